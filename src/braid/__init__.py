@@ -1,0 +1,1 @@
+"""Braid trains a policy from whatever signal there is."""

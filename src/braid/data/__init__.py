@@ -1,0 +1,8 @@
+"""What flows through Braid: examples, rollouts, demonstrations and preference pairs, with readers for JSONL and Hugging Face data sets.
+
+- `examples`: one row of a text task.
+- `readers`: rows from files, hubs and memory, with every bad row named.
+- `records`: tensor records of token policies (`Rollouts`, `Preferences`).
+- `ragged`: the one place where sequences of different lengths are padded, joined and split.
+- `streams`: endless, seeded, resumable orders over examples.
+"""

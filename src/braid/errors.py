@@ -1,0 +1,41 @@
+"""Errors addressed to the person running Braid: what was wrong, with its value, and how to mend it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BraidError(Exception):
+    """A mistake or a circumstance that the user can mend; the command line prints its message without a traceback."""
+
+
+class UsageError(BraidError, ValueError):
+    """A wrong name, option or value; the command line exits with code 2."""
+
+
+class DataError(BraidError, ValueError):
+    """A row or file that cannot be used, named by file, line and field."""
+
+
+class TrainingDiverged(BraidError, RuntimeError):
+    """Too many non-finite steps in a row."""
+
+
+class StorageError(BraidError, OSError):
+    """A run directory that cannot be written, or a checkpoint that cannot be read."""
+
+
+class MissingExtra(BraidError, ImportError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed; run: pip install 'braid[{extra}]'")
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """The error for a misspelt name, with the closest known names."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
+    return UsageError(f"unknown {kind} {name!r}; {hint}")

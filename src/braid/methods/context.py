@@ -1,0 +1,162 @@
+"""What a method may ask for during a step: rollouts, demonstrations, judgements, log-probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from braid.data.examples import Example
+from braid.data.ragged import build_rollouts, concatenate
+from braid.data.records import Rollouts, Source
+from braid.data.streams import ExampleStream
+from braid.errors import UsageError
+from braid.rollout.sampler import Sampling, sample
+
+if TYPE_CHECKING:
+    from braid.methods.token import State
+    from braid.policies.causal import CausalPolicy
+    from braid.tasks.task import TextTask
+
+
+@dataclass
+class Context:
+    """One step of training as a method sees it.
+
+    Args:
+        step: number of steps done before this one.
+        policy: what is trained.
+        task: judges completions.
+        prompts: where the next prompts come from.
+        demonstration_pool: where the next demonstrations come from.
+        generator: the step's source of randomness, on the policy's device.
+        state: the method's own state.
+        prompts_per_step: prompts that a step is about.
+        max_new_tokens: the longest response, tokens.
+        max_demonstration_tokens: demonstrations are cut to this length, losing their EOS.
+        decode_batch: responses decoded together.
+        examples: all examples of this step; rows point into it by `example_index`.
+        judged: the rows that feedback saw, before selection.
+    """
+
+    step: int
+    policy: CausalPolicy
+    task: TextTask
+    prompts: ExampleStream
+    demonstration_pool: ExampleStream | None
+    generator: torch.Generator
+    state: State
+    prompts_per_step: int
+    max_new_tokens: int
+    max_demonstration_tokens: int = 1024
+    decode_batch: int = 512
+    examples: list[Example] = field(default_factory=list)
+    judged: list[Rollouts] = field(default_factory=list)
+
+    def rollouts(self, group_size: int, sampling: Sampling, prompts: int | None = None) -> Rollouts:
+        """Responses of the current policy to the next prompts.
+
+        Args:
+            group_size: responses per prompt.
+            sampling: how tokens are chosen.
+            prompts: number of prompts; those of a step by default.
+
+        Returns:
+            [prompts x group_size] rows; rows of one prompt share a `group_id` that is new to this step.
+        """
+        first = len(self.examples)
+        examples = self.prompts.take(prompts or self.prompts_per_step)
+        self.examples.extend(examples)
+        encoded = [self.policy.encode_prompt(example.prompt) for example in examples]
+        samples = sample(
+            self.policy,
+            encoded,
+            sampling,
+            group_size=group_size,
+            generator=self.generator,
+            batch_size=self.decode_batch,
+        )
+        group = torch.arange(first, len(self.examples)).repeat_interleave(group_size)
+        return build_rollouts(
+            [prompt for prompt in encoded for _ in range(group_size)],
+            samples.tokens,
+            pad_token_id=self.policy.pad_token_id,
+            log_probs=samples.log_probs,
+            group_id=group,
+            example_index=group,
+            truncated=samples.truncated,
+        )
+
+    def demonstrations(self, count: int) -> Rollouts:
+        """The next demonstrations of the pool, each a group of its own."""
+        if self.demonstration_pool is None:
+            raise UsageError(f"task {self.task.name!r} has no demonstrations")
+        first = len(self.examples)
+        self.examples.extend(self.demonstration_pool.take(count))
+        return self._demonstrate(range(first, first + count))
+
+    def demonstrations_of(self, batch: Rollouts) -> Rollouts:
+        """One demonstration for each prompt of `batch`, in its group."""
+        return self._demonstrate(torch.unique(batch.example_index).tolist())
+
+    def _demonstrate(self, indices: Sequence[int]) -> Rollouts:
+        examples = [self.examples[i] for i in indices]
+        missing = [example.id for example in examples if example.completion is None]
+        if missing:
+            raise UsageError(f"example {missing[0]} has no completion; this method needs a demonstration of every prompt")
+        responses = [self.policy.encode_completion(example.completion or "") for example in examples]
+        limit = self.max_demonstration_tokens
+        batch = build_rollouts(
+            [self.policy.encode_prompt(example.prompt) for example in examples],
+            [response[:limit] for response in responses],
+            pad_token_id=self.policy.pad_token_id,
+            group_id=list(indices),
+            example_index=list(indices),
+            source=Source.DEMONSTRATION,
+            truncated=[len(response) > limit for response in responses],
+        )
+        ones = torch.ones(len(batch))
+        return batch.replace(
+            reward=ones, success_rate=ones.clone(), terms=TensorDict({"correct": ones.clone()}, batch_size=[len(batch)])
+        )
+
+    def judge(self, batch: Rollouts) -> Rollouts:
+        """The batch with the task's reward and every named term; demonstrations count as right, with reward 1."""
+        texts = self.completions(batch)
+        examples = [self.examples[i] for i in batch.example_index.tolist()]
+        judgement = self.task.reward(examples, texts)
+        terms = {name: torch.tensor(values, dtype=torch.float32) for name, values in judgement.items()}
+        ones = torch.ones(len(batch))
+        terms = {name: torch.where(batch.online, values, ones) for name, values in terms.items()}
+        reward = terms.pop("reward")
+        judged = batch.replace(reward=reward, terms=TensorDict(terms, batch_size=[len(batch)]))
+        self.judged.append(judged)
+        return judged
+
+    def completions(self, batch: Rollouts) -> list[str]:
+        """The text of every response."""
+        return [
+            self.policy.decode(row[mask].tolist()) for row, mask in zip(batch.tokens, batch.response_mask, strict=True)
+        ]
+
+    def with_reference(self, batch: Rollouts, temperature: float) -> Rollouts:
+        """The batch with log-probabilities under the frozen reference."""
+        values = self.policy.reference_log_prob(batch.to(self.policy.device), temperature=temperature)
+        return batch.replace(reference_log_prob=values.cpu())
+
+    def with_value(self, batch: Rollouts) -> Rollouts:
+        """The batch with the critic's estimates."""
+        value = self.policy.score(batch.to(self.policy.device)).value
+        return batch.replace(value=value.cpu())
+
+    def join(self, *batches: Rollouts) -> Rollouts:
+        """One batch of the rows of several."""
+        return concatenate([batch for batch in batches if len(batch)] or [batches[0]], self.policy.pad_token_id)
+
+    def per_row(self, values: Sequence[float] | Tensor, batch: Rollouts) -> Tensor:
+        """One value per row of `batch` from one value per example of the step."""
+        return torch.as_tensor(values)[batch.example_index]

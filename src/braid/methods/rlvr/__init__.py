@@ -1,0 +1,1 @@
+"""Reinforcement learning from verifiable rewards, its baselines, and its hybrids with supervised fine-tuning."""

@@ -1,0 +1,319 @@
+"""A policy over any Hugging Face causal language model: it reads, scores and saves; `braid.rollout` samples from it."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from braid.data.examples import Prompt
+from braid.data.records import Rollouts
+from braid.errors import MissingExtra, StorageError, UsageError
+from braid.losses import divergences
+from braid.policies.adapters import Adapter
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+WeightType = Literal["auto", "float32", "bfloat16"]
+VALUE_HEAD_FILE = "value_head.safetensors"
+
+
+class Scores:
+    """What a policy says of the responses in a batch; differentiable where the policy was asked to be.
+
+    Args:
+        logits: [B, W, V], divided by the temperature, that predict the last W columns of `tokens`.
+        tokens: [B, T].
+        response_mask: [B, T].
+        value: [B, T], the critic's estimate before each token, or None.
+    """
+
+    def __init__(self, logits: Tensor, tokens: Tensor, response_mask: Tensor, value: Tensor | None = None) -> None:
+        self._logits = logits
+        self._tokens = tokens
+        self._mask = response_mask
+        self._start = tokens.shape[-1] - logits.shape[-2]
+        self._value = value
+
+    @cached_property
+    def log_prob(self) -> Tensor:
+        """[B, T]: log-probability of each response token; 0 elsewhere."""
+        targets = self._tokens[:, self._start :]
+        negative = nn.functional.cross_entropy(self._logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
+        return self._place(-negative.view_as(targets))
+
+    @cached_property
+    def entropy(self) -> Tensor:
+        """[B, T]: entropy (nats) of the distribution each response token was drawn from; 0 elsewhere."""
+        return self._place(divergences.entropy(self._logits.float()))
+
+    @property
+    def value(self) -> Tensor:
+        """[B, T]: the critic's estimate before each response token was chosen."""
+        if self._value is None:
+            raise ValueError("this policy was scored without a critic; set needs_critic on the method")
+        return self._value
+
+    def logits_at(self, mask: Tensor) -> Tensor:
+        """[M, V]: logits that predict the M tokens where `mask` [B, T], a part of the response mask, is True."""
+        return self._logits[mask[:, self._start :]]
+
+    def _place(self, values: Tensor) -> Tensor:
+        values = torch.where(self._mask[:, self._start :], values, torch.zeros((), device=values.device))
+        return nn.functional.pad(values, (self._start, 0))
+
+
+class CausalPolicy:
+    """A causal language model with its tokenizer.
+
+    Args:
+        model: any `AutoModelForCausalLM`, with or without a PEFT adapter.
+        tokenizer: with an end-of-sequence token.
+        chat_template: apply the tokenizer's chat template to prompts, if it has one.
+        autocast: compute in bfloat16 while weights stay as they are.
+
+    Raises:
+        UsageError: the tokenizer has no end-of-sequence token.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        chat_template: bool = True,
+        autocast: bool = False,
+    ) -> None:
+        if tokenizer.eos_token_id is None:
+            raise UsageError("the tokenizer has no end-of-sequence token; set tokenizer.eos_token")
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.chat_template = chat_template and getattr(tokenizer, "chat_template", None) is not None
+        self.autocast = autocast
+        self.value_head: nn.Linear | None = None
+        self._reference: PreTrainedModel | None = None
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        *,
+        adapter: Adapter | None = None,
+        device: str = "auto",
+        weight_type: WeightType = "auto",
+        chat_template: bool = True,
+        trust_remote_code: bool = False,
+    ) -> CausalPolicy:
+        """Load a checkpoint; a directory that holds only an adapter is loaded on top of its base.
+
+        Args:
+            source: directory or hub id.
+            adapter: a fresh adapter to train; None trains all weights, or the adapter found in `source`.
+            device: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1` …
+            weight_type: of the stored weights; `auto` is float32, or bfloat16 for the frozen base of an adapter on a GPU.
+            chat_template: apply the tokenizer's chat template to prompts, if it has one.
+            trust_remote_code: run Python code that comes with the checkpoint.
+
+        Raises:
+            StorageError: nothing usable is at `source`.
+        """
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        target = resolve_device(device)
+        half = target.type == "cuda" and torch.cuda.is_bf16_supported()
+        if weight_type == "auto":
+            weight_type = "bfloat16" if adapter is not None and half else "float32"
+        options = {"dtype": getattr(torch, weight_type), "trust_remote_code": trust_remote_code}
+        path = Path(source)
+        try:
+            if (path / "adapter_config.json").is_file():
+                try:
+                    from peft import AutoPeftModelForCausalLM
+                except ImportError as error:
+                    raise MissingExtra("peft", "lora") from error
+                model = AutoPeftModelForCausalLM.from_pretrained(str(path), is_trainable=True, **options)
+            else:
+                model = AutoModelForCausalLM.from_pretrained(str(source), **options)
+            tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=trust_remote_code)
+        except (OSError, ValueError) as error:
+            raise StorageError(f"cannot load a language model from {str(source)!r}: {_first_line(error)}") from error
+        if adapter is not None:
+            model = adapter.attach(model)
+        policy = cls(model.to(target), tokenizer, chat_template=chat_template, autocast=half)
+        policy._load_value_head(path)
+        return policy
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether only an adapter is trained."""
+        return hasattr(self.model, "disable_adapter")
+
+    @property
+    def eos_token_ids(self) -> list[int]:
+        """Tokens that end a response."""
+        generation = getattr(self.model, "generation_config", None)
+        more = getattr(generation, "eos_token_id", None)
+        return sorted({self.tokenizer.eos_token_id, *(more if isinstance(more, list) else [more] if more is not None else [])})
+
+    @property
+    def pad_token_id(self) -> int:
+        """The token that fills up rows; the end-of-sequence token where the tokenizer has no padding token."""
+        pad = self.tokenizer.pad_token_id
+        return self.tokenizer.eos_token_id if pad is None else pad
+
+    @property
+    def context_length(self) -> int:
+        """The longest sequence the model was made for, tokens."""
+        return int(getattr(self.model.config, "max_position_embeddings", None) or 1_000_000)
+
+    @contextlib.contextmanager
+    def precision(self) -> Iterator[None]:
+        """Compute in bfloat16 inside this context, if the policy was made so."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            yield
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The weights that are trained, those of the value head included."""
+        head = list(self.value_head.parameters()) if self.value_head is not None else []
+        return [p for p in self.model.parameters() if p.requires_grad] + head
+
+    # text <-> tokens
+
+    def encode_prompt(self, prompt: Prompt) -> list[int]:
+        """Token ids of a prompt: through the chat template if there is one, else as plain text.
+
+        Raises:
+            UsageError: chat messages without a chat template.
+        """
+        if isinstance(prompt, str) and not self.chat_template:
+            return list(self.tokenizer(prompt, return_attention_mask=False)["input_ids"])
+        if not self.chat_template:
+            raise UsageError("a prompt is a list of chat messages, but the tokenizer has no chat template; give text prompts")
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return list(self.tokenizer(text, add_special_tokens=False, return_attention_mask=False)["input_ids"])
+
+    def encode_completion(self, completion: str) -> list[int]:
+        """Token ids of a response with the end-of-sequence token behind it."""
+        encoded = self.tokenizer(completion, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        return [*encoded, self.tokenizer.eos_token_id]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of token ids, special tokens left out."""
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+    # judging
+
+    def score(self, batch: Rollouts, *, temperature: float = 1.0, training: bool = False) -> Scores:
+        """Log-probabilities, entropies and values of the responses in a batch.
+
+        Args:
+            batch: rows [B, T] on the policy's device.
+            temperature: divides the logits; that of sampling, so that ratios start at 1. 0 (greedy) counts as 1.
+            training: build a graph for gradients and switch dropout on.
+        """
+        with torch.set_grad_enabled(training):
+            return self._score(self.model.train(training), batch, temperature, self.value_head)
+
+    def reference_log_prob(self, batch: Rollouts, *, temperature: float = 1.0) -> Tensor:
+        """[B, T]: log-probabilities under the frozen reference: the adapter switched off, or `keep_reference`'s copy."""
+        with torch.no_grad():
+            if self._reference is not None:
+                return self._score(self._reference, batch, temperature, None).log_prob
+            if not self.has_adapter:
+                raise ValueError("no reference: call keep_reference() before training starts")
+            with self.model.eval().disable_adapter():
+                return self._score(self.model, batch, temperature, None).log_prob
+
+    def _score(
+        self, model: PreTrainedModel, batch: Rollouts, temperature: float, value_head: nn.Linear | None
+    ) -> Scores:
+        width = batch.tokens.shape[-1]
+        first = int(batch.response_mask.float().argmax(-1).min()) if batch.response_mask.any() else width - 1
+        start = max(1, first)  # nothing predicts the very first token
+        with self.precision():
+            # rows are padded on the right, so causal attention alone keeps padding out of every real position
+            output = model(
+                input_ids=batch.tokens,
+                logits_to_keep=width - start + 1,
+                use_cache=False,
+                output_hidden_states=value_head is not None,
+            )
+        logits = output.logits[:, :-1]
+        if temperature not in (0.0, 1.0):
+            logits = logits / temperature
+        value = None
+        if value_head is not None:
+            before = value_head(output.hidden_states[-1][:, :-1].float()).squeeze(-1)
+            value = nn.functional.pad(before, (1, 0)) * batch.response_mask
+        return Scores(logits, batch.tokens, batch.response_mask, value)
+
+    # partners
+
+    def keep_reference(self, source: str | Path | None = None) -> None:
+        """Freeze a reference: nothing to do with an adapter, else a copy of the weights, or those saved at `source`."""
+        if self.has_adapter:
+            return
+        if source is None:
+            self._reference = copy.deepcopy(self.model).eval().requires_grad_(False)
+        else:
+            self._reference = CausalPolicy.load(source, device=str(self.device)).model.requires_grad_(False)
+
+    def add_value_head(self) -> None:
+        """Give the policy a critic: a linear read-out of its last hidden state that starts at 0."""
+        if self.value_head is None:
+            size = self.model.config.get_text_config().hidden_size
+            self.value_head = nn.Linear(size, 1).to(self.device)
+            nn.init.zeros_(self.value_head.weight)
+            nn.init.zeros_(self.value_head.bias)
+
+    # storage
+
+    def save(self, directory: str | Path) -> None:
+        """Write weights (or the adapter), configuration and tokenizer in Hugging Face format."""
+        from safetensors.torch import save_file
+
+        self.model.save_pretrained(str(directory))
+        self.tokenizer.save_pretrained(str(directory))
+        if self.value_head is not None:
+            save_file(dict(self.value_head.state_dict()), str(Path(directory) / VALUE_HEAD_FILE))
+
+    def _load_value_head(self, directory: Path) -> None:
+        from safetensors.torch import load_file
+
+        if (directory / VALUE_HEAD_FILE).is_file():
+            self.add_value_head()
+            assert self.value_head is not None
+            self.value_head.load_state_dict(load_file(str(directory / VALUE_HEAD_FILE), device=str(self.device)))
+
+
+def resolve_device(device: str) -> torch.device:
+    """The device meant by `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        UsageError: a GPU is asked for and there is none.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"device={device} but no CUDA device is available; use device=cpu")
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise UsageError(f"device={device!r} is not a device; use auto, cpu, cuda or cuda:N") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,82 @@
+"""What a run is told beside method and task: budget, batch, optimiser, evaluation, storage, device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from braid.errors import UsageError
+from braid.options import check_options, option
+
+TRACKERS = ("tensorboard", "wandb", "trackio")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a run; the same for every method that is compared."""
+
+    model: str = option(
+        "auto", "checkpoint directory or hub id; `auto`: the task's own base; `tiny-1m`: random weights, 1 M parameters"
+    )
+    seed: int = option(0, "of everything random in the run", low=0)
+
+    steps: int = option(100, "budget; 0 is no limit", unit="steps", low=0)
+    tokens: int = option(0, "budget; 0 is no limit", unit="response tokens, sampled or demonstrated", low=0)
+    seconds: float = option(0.0, "budget; 0 is no limit", unit="seconds of training", low=0)
+
+    prompts_per_step: int = option(16, "prompts of one step", low=1)
+    train_examples: int = option(4096, "size of the training set; 0 is all that a file has", unit="prompts", low=0)
+    demonstrations: int = option(0, "size of the pool of demonstrations; 0 is the training set", unit="prompts", low=0)
+    demonstration_style: str = option("", "expert style of an embedded task; empty is the task's default")
+    max_new_tokens: int = option(0, "longest response; 0 is the task's own limit", unit="tokens", low=0)
+    max_demonstration_tokens: int = option(1024, "longest demonstration; the rest is cut", unit="tokens", low=1)
+
+    learning_rate: float = option(
+        0.0, "0 is automatic: 1e-3 below 20 M parameters, else the paper's, ten times that for adapters", low=0
+    )
+    schedule: Literal["constant", "linear", "cosine"] = option("constant", "of the learning rate after warm-up")
+    warmup_steps: int = option(0, "linear warm-up", unit="optimiser steps", low=0)
+    weight_decay: float = option(0.0, "of AdamW", low=0)
+    adam_beta1: float = option(0.9, "of AdamW", low=0, below=1)
+    adam_beta2: float = option(0.999, "of AdamW", low=0, below=1)
+    max_bad_steps: int = option(10, "stop after this many non-finite steps in a row", unit="steps", low=1)
+
+    eval_every: int = option(25, "evaluate on validation problems; 0 is only at start and end", unit="steps", low=0)
+    eval_examples: int = option(128, "validation problems", low=1)
+    eval_samples: int = option(1, "samples per validation problem", low=1)
+    test_examples: int = option(256, "test problems of the final evaluation; 0 leaves it out", low=0)
+    test_samples: int = option(4, "samples per test problem", low=1)
+    eval_temperature: float = option(1.0, "of sampling in evaluations; 0 is greedy", low=0)
+
+    checkpoint_every: int = option(50, "0 is only at the end", unit="steps", low=0)
+    keep_checkpoints: int = option(2, "older ones are deleted", low=1)
+    sample_every: int = option(25, "write a few samples as text; 0 is never", unit="steps", low=0)
+    track: str = option("tensorboard", "comma-separated: tensorboard, wandb, trackio; empty is none")
+
+    device: str = option("auto", "auto (a GPU where there is one), cpu, cuda, cuda:N")
+    threads: int = option(0, "CPU threads; 0 is PyTorch's choice", low=0)
+    micro_batch_tokens: int = option(16384, "padded tokens of one forward pass; more are accumulated", unit="tokens", low=1)
+    decode_batch: int = option(512, "responses decoded together", unit="responses", low=1)
+    recompute_behaviour: bool = option(False, "score samples again instead of trusting the sampler's log-probabilities")
+    weight_type: Literal["auto", "float32", "bfloat16"] = option("auto", "of the stored weights")
+    chat_template: bool = option(True, "apply the tokenizer's chat template, if it has one")
+    trust_remote_code: bool = option(False, "run Python code that comes with a checkpoint")
+
+    adapter: Literal["none", "lora", "dora", "rslora"] = option("none", "train a low-rank adapter instead of all weights")
+    adapter_rank: int = option(16, "rank of the adapter", low=1)
+    adapter_alpha: float = option(32.0, "scale of the adapter", above=0)
+    adapter_dropout: float = option(0.0, "dropout of the adapter", low=0, below=1)
+    adapter_targets: str = option("all-linear", "modules that get an adapter, comma-separated")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if not (self.steps or self.tokens or self.seconds):
+            raise UsageError("a run needs a budget: set steps, tokens or seconds")
+        for tracker in self.trackers:
+            if tracker not in TRACKERS:
+                raise UsageError(f"track={self.track!r}: {tracker!r} is not one of {', '.join(TRACKERS)}")
+
+    @property
+    def trackers(self) -> list[str]:
+        """Names of the trackers."""
+        return [name.strip() for name in self.track.split(",") if name.strip()]
