@@ -1,0 +1,1 @@
+"""The command line; every command imports only what it needs, so that help and lists answer at once."""

@@ -40,7 +40,7 @@ _REWRITTEN = (("\\cdot", "*"), ("\\times", "*"), ("\\div", "/"), ("×", "*"), ("
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
-class NotAFormula(ValueError):
+class FormulaError(ValueError):
     """The text is not within the grammar or the limits of this parser."""
 
 
@@ -56,10 +56,10 @@ def parse_formula(text: str) -> Node:
         text: at most `LONGEST_FORMULA` characters.
 
     Raises:
-        NotAFormula: the text does not belong to this grammar, or is longer or more deeply nested than the limits.
+        FormulaError: the text does not belong to this grammar, or is longer or more deeply nested than the limits.
     """
     if len(text) > LONGEST_FORMULA:
-        raise NotAFormula(f"{len(text)} characters; at most {LONGEST_FORMULA} are read")
+        raise FormulaError(f"{len(text)} characters; at most {LONGEST_FORMULA} are read")
     for old, new in _REWRITTEN:
         text = text.replace(old, new)
     text = re.sub(r"\\[dt]frac", r"\\frac", _DROPPED.sub(" ", text))
@@ -76,7 +76,7 @@ def _tokens(text: str) -> list[str]:
     while position < len(text):
         match = _TOKEN.match(text, position)
         if not match:
-            raise NotAFormula(f"unexpected {text[position]!r}")
+            raise FormulaError(f"unexpected {text[position]!r}")
         position = match.end()
         if match["name"]:
             tokens.extend(_names(match["name"], (match["index"] or "").replace("{", "").replace("}", "")))
@@ -90,7 +90,7 @@ def _names(written: str, index: str) -> list[str]:
     if name in GREEK or (not index and (name in FUNCTIONS or name in {"pi", "frac"})):
         return [name + index]
     if len(name) > 8 or name in FUNCTIONS or written != name:
-        raise NotAFormula(f"unknown name {name!r}")
+        raise FormulaError(f"unknown name {name!r}")
     return [*name[:-1], name[-1] + index]
 
 
@@ -114,12 +114,12 @@ class _Parser:
         return token
 
     def fail(self) -> NoReturn:
-        raise NotAFormula(f"unexpected {self.peek() or 'end'!r} at token {self.position}")
+        raise FormulaError(f"unexpected {self.peek() or 'end'!r} at token {self.position}")
 
     def sum(self) -> Node:
         self.depth += 1
         if self.depth > DEEPEST_NESTING:
-            raise NotAFormula(f"nested more than {DEEPEST_NESTING} deep")
+            raise FormulaError(f"nested more than {DEEPEST_NESTING} deep")
         node = self.product()
         while self.peek() in {"+", "-"}:
             node = (self.take(), node, self.product())
@@ -156,7 +156,7 @@ class _Parser:
         self.take()
         self.depth += 1
         if self.depth > DEEPEST_NESTING:
-            raise NotAFormula(f"nested more than {DEEPEST_NESTING} deep")
+            raise FormulaError(f"nested more than {DEEPEST_NESTING} deep")
         exponent = self.signed()
         self.depth -= 1
         return ("^", node, exponent)
@@ -198,7 +198,11 @@ class _Parser:
         if token[0].isdigit() and len(token) > 1:
             self.tokens[self.position - 1 : self.position] = [token[0], token[1:]]
             token = token[0]
-        return _number(token) if token[0].isdigit() else ("symbol", token) if token[0].isalpha() else self.fail()
+        if token[0].isdigit():
+            return _number(token)
+        if not token[0].isalpha() or token in FUNCTIONS or token == "frac":
+            self.fail()
+        return ("symbol", token)
 
     def call(self, function: str) -> Node:
         exponent = None
@@ -213,7 +217,7 @@ class _Parser:
     def power_of_call(self) -> Node:
         self.depth += 1
         if self.depth > DEEPEST_NESTING:
-            raise NotAFormula(f"nested more than {DEEPEST_NESTING} deep")
+            raise FormulaError(f"nested more than {DEEPEST_NESTING} deep")
         node = self.power()
         while self.peek()[:1].isalpha() and self.peek() not in FUNCTIONS:
             node = ("*", node, self.power())
@@ -223,5 +227,5 @@ class _Parser:
 
 def _number(token: str) -> Node:
     if len(token) > MOST_DIGITS:
-        raise NotAFormula(f"a number of more than {MOST_DIGITS} digits")
+        raise FormulaError(f"a number of more than {MOST_DIGITS} digits")
     return ("decimal" if "." in token else "number", Fraction(token.replace(",", "")))

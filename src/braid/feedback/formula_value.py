@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
-from braid.feedback.formula import Node, NotAFormula, parse_formula
+from braid.feedback.formula import Node, FormulaError, parse_formula
 
 DIGITS = 40
 """Decimal digits of the numerical comparison."""
@@ -32,7 +32,7 @@ _LIST = re.compile(r"^\s*(\\?[{(\[]|)(.*?)(\\?[})\]]|)\s*$", re.DOTALL)
 _CONTEXT = threading.local()
 
 
-class OutOfBounds(ArithmeticError):
+class BoundsError(ArithmeticError):
     """A value that is undefined, or larger than this module calculates with."""
 
 
@@ -40,7 +40,8 @@ def formulas_equal(text: str, reference: str, tolerance: float = 1e-6) -> bool |
     r"""Whether two formulas have the same value wherever both are defined.
 
     A definition `x = …` stands for its right-hand side. `(a, b)` is compared in order and with its brackets, `a, b`
-    and `\{a, b\}` without order. Formulas with a decimal point are compared up to `tolerance` relative to the reference.
+    and `\{a, b\}` without order. Formulas with a decimal point are compared up to `tolerance`, relative
+    to the reference.
 
     Args:
         text: the formula to judge.
@@ -52,7 +53,7 @@ def formulas_equal(text: str, reference: str, tolerance: float = 1e-6) -> bool |
     """
     try:
         return _equal_lists(_elements(text), _elements(reference), tolerance)
-    except (NotAFormula, OutOfBounds, RecursionError):
+    except (FormulaError, BoundsError, RecursionError):
         return None
 
 
@@ -75,7 +76,7 @@ def _split_at_commas(text: str) -> list[str]:
     """Parts between commas; a comma between groups of thousands, or before a space in LaTeX (`\\,`), is none."""
     parts = re.split(r"(?<!\\),(?![0-9]{3}(?![0-9]))", text)
     if len(parts) > 32:
-        raise NotAFormula("a list of more than 32 elements")
+        raise FormulaError("a list of more than 32 elements")
     return parts
 
 
@@ -101,7 +102,7 @@ def _equal(node: Node, reference: Node, tolerance: float) -> bool:
         return value == expected or (approximate and abs(value - expected) <= Fraction(tolerance) * abs(expected))
     symbols = {part[1] for tree in (node, reference) for part in _walk(tree) if part[0] == "symbol"} - {"pi", "e", "i"}
     if len(symbols) > 12:
-        raise OutOfBounds("more than 12 symbols")
+        raise BoundsError("more than 12 symbols")
     return _equal_at_points(node, reference, sorted(symbols), tolerance if approximate else 10.0**-AGREEING_DIGITS)
 
 
@@ -117,7 +118,7 @@ def exact_value(node: Node) -> Fraction | None:
     """The value of a formula of rational numbers and whole exponents; None if it is not of this kind.
 
     Raises:
-        OutOfBounds: division by zero, or a power of more than `LARGEST_POWER` bits.
+        BoundsError: division by zero, or a power of more than `LARGEST_POWER` bits.
     """
     kind = node[0]
     if kind in {"number", "decimal"}:
@@ -141,19 +142,19 @@ def _exact_operation(kind: str, left: Fraction, right: Fraction = Fraction(0)) -
         return _bounded(left * right)
     if kind == "/":
         if not right:
-            raise OutOfBounds("division by zero")
+            raise BoundsError("division by zero")
         return _bounded(left / right)
     if kind == "^" and right.denominator == 1:
         bits = max(left.numerator.bit_length(), left.denominator.bit_length())
         if abs(right) * bits > LARGEST_POWER or (right < 0 and not left):
-            raise OutOfBounds("a power too large or of zero")
+            raise BoundsError("a power too large or of zero")
         return left ** int(right)
     return None
 
 
 def _bounded(value: Fraction) -> Fraction:
     if value.numerator.bit_length() + value.denominator.bit_length() > 4 * LARGEST_POWER:
-        raise OutOfBounds("a number too large")
+        raise BoundsError("a number too large")
     return value
 
 
@@ -166,13 +167,13 @@ def _equal_at_points(node: Node, reference: Node, symbols: list[str], tolerance:
         values = {symbol: context.mpf(sign * generator.uniform(0.2, 3.0)) for symbol in symbols}
         try:
             value, expected = _value(node, values, context), _value(reference, values, context)
-        except OutOfBounds:
+        except BoundsError:
             continue
         if abs(value - expected) > tolerance * max(abs(expected), context.mpf(10) ** -AGREEING_DIGITS):
             return False
         compared += 1
     if not symbols and not compared:
-        raise OutOfBounds("an undefined value")
+        raise BoundsError("an undefined value")
     return 2 * compared >= (POINTS if symbols else 1)
 
 
@@ -187,7 +188,7 @@ def _context() -> Any:
 
 
 def _value(node: Node, values: dict[str, Any], context: Any) -> Any:
-    """The value of a formula at a point, as an arbitrary-precision real or complex number; may raise OutOfBounds."""
+    """The value of a formula at a point, as an arbitrary-precision real or complex number; may raise BoundsError."""
     kind = node[0]
     if kind in {"number", "decimal"}:
         return context.mpf(node[1].numerator) / node[1].denominator
@@ -200,9 +201,9 @@ def _value(node: Node, values: dict[str, Any], context: Any) -> Any:
         else:
             result = _operation(kind, [_value(child, values, context) for child in node[1:]], context)
     except (ZeroDivisionError, ValueError, OverflowError, context.NoConvergence) as error:
-        raise OutOfBounds(str(error)) from None
+        raise BoundsError(str(error)) from None
     if not context.isfinite(result) or (result and abs(context.mag(result)) > LARGEST_MAGNITUDE):
-        raise OutOfBounds("too large or too small a value")
+        raise BoundsError("too large or too small a value")
     return result
 
 
@@ -220,15 +221,15 @@ def _operation(kind: str, values: list[Any], context: Any) -> Any:
         return -left
     if kind == "factorial":
         if not context.isint(left) or not 0 <= left <= LARGEST_FACTORIAL:
-            raise OutOfBounds("a factorial out of bounds")
+            raise BoundsError("a factorial out of bounds")
         return context.factorial(left)
     if abs(right) > LARGEST_POWER:
-        raise OutOfBounds("an exponent out of bounds")
+        raise BoundsError("an exponent out of bounds")
     return left**right
 
 
 def _call(function: str, value: Any, context: Any) -> Any:
     if function in {"exp", "sinh", "cosh", "tanh"} and abs(value) > LARGEST_POWER:
-        raise OutOfBounds("an exponential out of bounds")
+        raise BoundsError("an exponential out of bounds")
     short = {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "abs": "fabs"}
     return getattr(context, short.get(function, function))(value)

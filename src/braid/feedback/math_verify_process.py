@@ -8,6 +8,7 @@ replaced when an answer is late.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import queue
@@ -59,10 +60,8 @@ class MathVerifyProcess:
             process.wait()
             for stream in (process.stdin, process.stdout):
                 if stream is not None:
-                    try:
+                    with contextlib.suppress(OSError):
                         stream.close()
-                    except OSError:
-                        pass
 
     def _running(self) -> subprocess.Popen[str]:
         process = self._process

@@ -127,5 +127,7 @@ def _decimal(text: str) -> Fraction | None:
     if abs(exponent) > LARGEST_EXPONENT:
         return None
     digits = match["digits"] or ""
-    value = Fraction(int((match["whole"] or "").replace(",", "") + digits), 10 ** len(digits)) * Fraction(10) ** exponent
+    value = (
+        Fraction(int((match["whole"] or "").replace(",", "") + digits), 10 ** len(digits)) * Fraction(10) ** exponent
+    )
     return -value if match["sign"] == "-" else value

@@ -69,9 +69,7 @@ def get_reward(spec: str | RewardFunction, **options: Any) -> RewardFunction:
             raise UsageError(f"reward={spec!r} is not callable; give a function, a name or 'module:function'")
         return _bound(spec, options)
     parts = _split(spec)
-    known = {
-        field.name for _, name in parts if name in VERIFIERS for field in dataclasses.fields(VERIFIERS[name])
-    }
+    known = {field.name for _, name in parts if name in VERIFIERS for field in dataclasses.fields(VERIFIERS[name])}
     if len(parts) == 1 and ":" in parts[0][1]:
         return _weighted(parts[0][0], parts[0][1], _bound(_load(parts[0][1]), options))
     functions = [(weight, name, _load(name) if ":" in name else _verifier(name, options)) for weight, name in parts]

@@ -95,7 +95,11 @@ def _results(
         row = _first_failing_row(function, completions, columns)
         where = "on the whole batch, though on no single row" if row is None else f"on row {row}"
         raise UsageError(f"reward function {name!r} failed {where} with {type(error).__name__}: {error}") from error
-    if isinstance(results, str | bytes | Mapping) or not hasattr(results, "__len__") or not hasattr(results, "__iter__"):
+    if (
+        isinstance(results, str | bytes | Mapping)
+        or not hasattr(results, "__len__")
+        or not hasattr(results, "__iter__")
+    ):
         raise UsageError(f"reward function {name!r} returned {_shown(results)}; return a list with one float per row")
     return list(results)
 
@@ -111,12 +115,27 @@ def _call(function: RewardFunction, completions: list[str], columns: Mapping[str
 def _first_failing_row(
     function: RewardFunction, completions: list[str], columns: Mapping[str, Sequence[Any]]
 ) -> int | None:
-    for index in range(len(completions)):
-        try:
-            _call(function, completions[index : index + 1], {name: [values[index]] for name, values in columns.items()})
-        except Exception:
-            return index
-    return None
+    """A row on which the function fails, sought by halving the batch; None if it fails on no part of it."""
+    start, end = 0, len(completions)
+    while end - start > 1:
+        middle = (start + end) // 2
+        for part in ((start, middle), (middle, end)):
+            if _fails(function, completions, columns, *part):
+                start, end = part
+                break
+        else:
+            return None
+    return start if end > start and _fails(function, completions, columns, start, end) else None
+
+
+def _fails(
+    function: RewardFunction, completions: list[str], columns: Mapping[str, Sequence[Any]], start: int, end: int
+) -> bool:
+    try:
+        _call(function, completions[start:end], {name: values[start:end] for name, values in columns.items()})
+    except Exception:
+        return True
+    return False
 
 
 def _terms(name: str, results: Sequence[Any]) -> dict[str, list[float]]:
@@ -145,7 +164,9 @@ def _number(name: str, index: int, what: str, value: Any) -> float:
     except (ValueError, RuntimeError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise UsageError(f"reward function {name!r} returned {what} {_shown(value)} for row {index}; return a finite number")
+        raise UsageError(
+            f"reward function {name!r} returned {what} {_shown(value)} for row {index}; return a finite number"
+        )
     return number
 
 

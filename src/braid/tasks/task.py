@@ -139,7 +139,9 @@ def _has_type_of(value: Any, default: Any) -> bool:
 def _type_in_words(default: Any) -> str:
     if isinstance(default, tuple):
         return f"a tuple of values that are each {_type_in_words(default[0] if default else 0.0)}"
-    return {"int": "a whole number", "float": "a number", "str": "text", "bool": "True or False"}[type(default).__name__]
+    return {"int": "a whole number", "float": "a number", "str": "text", "bool": "True or False"}[
+        type(default).__name__
+    ]
 
 
 def _range_in_words(low: float | None, high: float | None) -> str:

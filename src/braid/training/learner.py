@@ -95,7 +95,8 @@ class Learner:
         batch = self._collect(context)
         collected = time.perf_counter()
         metrics = rollout_metrics(context.judged)
-        self.tokens += sum(int(b.response_length.sum()) for b in context.judged) or int(batch.response_length.sum())
+        self.tokens += sum(int(b.response_length.sum()) for b in context.judged)
+        self.tokens += int(batch.response_length[batch.demonstrated].sum())
         self.last_samples = self._sample_texts(context)
         if len(batch):
             metrics |= self._optimise(batch, context, progress)

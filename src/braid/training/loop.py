@@ -20,7 +20,7 @@ from braid.training.configuration import Configuration
 from braid.training.learner import Learner, check_fit
 from braid.training.models import initial_model, load_policy
 from braid.training.progress import Bar, progress_bar
-from braid.training.run_directory import RunDirectory
+from braid.training.run import Run
 from braid.training.settings import Settings
 from braid.training.tracking import Tracker, make_trackers
 
@@ -44,7 +44,7 @@ def train(
     output: str | Path | None = None,
     show_progress: bool = True,
     **options: Any,
-) -> RunDirectory:
+) -> Run:
     """Train a policy.
 
     Args:
@@ -68,14 +68,14 @@ def train(
     named = {} if in_memory is not None else {"model": str(model)}
     configuration = Configuration.build(method, task, {**options, **named})
     path = Path(output) if output is not None else new_run_path(configuration)
-    run = RunDirectory.create(path, configuration.to_json())
+    run = Run.create(path, configuration.to_json())
     with run.lock():
         if in_memory is not None:
             write_atomically(run.path / "initial", in_memory.save)
         return _Session(run, configuration, show_progress).run_to_end()
 
 
-def resume(run: str | Path, *, task: TextTask | None = None, show_progress: bool = True) -> RunDirectory:
+def resume(run: str | Path, *, task: TextTask | None = None, show_progress: bool = True) -> Run:
     """Go on with an interrupted run from its last checkpoint, or from its start if there is none.
 
     Args:
@@ -86,7 +86,7 @@ def resume(run: str | Path, *, task: TextTask | None = None, show_progress: bool
     Returns:
         The run's folder, with its result; a finished run is returned as it is.
     """
-    directory = RunDirectory.open(run)
+    directory = Run.open(run)
     with directory.lock():
         if directory.result is not None:
             return directory
@@ -108,7 +108,7 @@ def new_run_path(configuration: Configuration, root: str | Path = "runs") -> Pat
 class _Session:
     """A run in this process, from its first or a later step to its end."""
 
-    def __init__(self, run: RunDirectory, configuration: Configuration, show_progress: bool) -> None:
+    def __init__(self, run: Run, configuration: Configuration, show_progress: bool) -> None:
         import torch
 
         self.run, self.show = run, show_progress
@@ -151,7 +151,7 @@ class _Session:
             settings.trackers, run.path, self.learner.step_count, run.config
         )
 
-    def run_to_end(self) -> RunDirectory:
+    def run_to_end(self) -> Run:
         """Train until the budget is used up, then evaluate and write the result."""
         title = f"{self.run.path.name}"
         try:

@@ -62,7 +62,9 @@ class ArithmeticTask(TextTask):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.operations or set(self.operations) - set(OPERATIONS):
-            raise UsageError(f"operations={self.operations!r} should be a choice of {' '.join(OPERATIONS)}, as in '+-*'")
+            raise UsageError(
+                f"operations={self.operations!r} should be a choice of {' '.join(OPERATIONS)}, as in '+-*'"
+            )
         if not self.levels or not self.ood_levels:
             raise UsageError("levels and ood_levels need at least one level of 1 to 5 each")
         if self.level_weights and (len(self.level_weights) != len(self.levels) or not sum(self.level_weights)):

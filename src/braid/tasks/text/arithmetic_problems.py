@@ -137,9 +137,9 @@ def draw_problem(
         problem = Problem(
             tuple(generator.randint(1, top) for _ in range(level + 1)), tuple(generator.choices(operations, k=level))
         )
-        if all(smallest <= s.result <= largest and (s.operation != "%" or s.left >= 0) for s in problem.steps):
-            if accept(problem):
-                return problem
+        within = all(smallest <= s.result <= largest and (s.operation != "%" or s.left >= 0) for s in problem.steps)
+        if within and accept(problem):
+            return problem
     raise UsageError(
         f"found no problem of level {level} with operations {''.join(operations)!r}, digits={digits} and all results "
         f"within {smallest} to {largest}; use more operations or a larger result_max"

@@ -68,7 +68,9 @@ def skipping(problem: Problem, generator: random.Random) -> str:
 
 def wrong_steps(problem: Problem, generator: random.Random) -> str:
     """The right answer after steps of which at least one is false."""
-    steps = [step._replace(result=mistake(step, generator)) if generator.random() < 0.5 else step for step in problem.steps]
+    steps = [
+        step._replace(result=mistake(step, generator)) if generator.random() < 0.5 else step for step in problem.steps
+    ]
     if steps == problem.steps:
         steps[-1] = steps[-1]._replace(result=mistake(steps[-1], generator))
     return response(";".join(map(str, steps)), str(problem.value))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from braid.tasks.text.countdown_expressions import (
     LONGEST_EXPRESSION,
     Expression,
-    NotAnExpression,
+    ExpressionError,
     canonical_form,
     parse_expression,
 )
@@ -49,7 +49,7 @@ def judge_answer(answer: str, numbers: Sequence[int], target: int) -> Verdict:
     try:
         expression, legal = _trace(answer, numbers) if "=" in answer else _single(answer, numbers)
         reached = expression.value == target
-    except (NotAnExpression, ZeroDivisionError):
+    except (ExpressionError, ZeroDivisionError):
         return _WRONG
     correct = legal and reached
     return Verdict(True, legal, correct, canonical_form(expression) if correct else None)
@@ -68,10 +68,10 @@ def _trace(answer: str, numbers: Sequence[int]) -> tuple[Expression, bool]:
     for step in answer.removesuffix(";").split(";"):
         left, _, right = step.partition("=")
         if not _INTEGER.fullmatch(right.strip()):
-            raise NotAnExpression(f"{right!r} is not a whole number")
+            raise ExpressionError(f"{right!r} is not a whole number")
         written = parse_expression(left)
         if written.value != int(right):
-            raise NotAnExpression(f"{step!r} does not hold")
+            raise ExpressionError(f"{step!r} does not hold")
         result, taken_legally = _substituted(written, available)
         legal = legal and taken_legally
         available.append((int(right), result))

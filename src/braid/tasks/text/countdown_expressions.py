@@ -44,7 +44,7 @@ class Expression(NamedTuple):
         return left * right if self.operation == "*" else left / right
 
 
-class NotAnExpression(ValueError):
+class ExpressionError(ValueError):
     """The text is not an expression of whole numbers within the limits."""
 
 
@@ -56,10 +56,10 @@ def parse_expression(text: str) -> Expression:
             numbers.
 
     Raises:
-        NotAnExpression: anything else, or a text beyond the limits of this module.
+        ExpressionError: anything else, or a text beyond the limits of this module.
     """
     if len(text) > LONGEST_EXPRESSION:
-        raise NotAnExpression("too long")
+        raise ExpressionError("too long")
     return _parse(text)
 
 
@@ -106,10 +106,10 @@ def _parse(text: str) -> Expression:
     while position < len(text):
         match = _TOKENS.match(text, position)
         if not match:
-            raise NotAnExpression(f"unexpected {text[position]!r}")
+            raise ExpressionError(f"unexpected {text[position]!r}")
         position, token = match.end(), match[1]
         if expects_number != (token == "(" or token.isdigit()):
-            raise NotAnExpression(f"misplaced {token!r}")
+            raise ExpressionError(f"misplaced {token!r}")
         if token == "(":
             waiting.append(token)
             depth += 1
@@ -118,7 +118,7 @@ def _parse(text: str) -> Expression:
             while waiting and waiting[-1] != "(":
                 _reduce(values, waiting)
             if not waiting:
-                raise NotAnExpression("a bracket closed that was not opened")
+                raise ExpressionError("a bracket closed that was not opened")
             waiting.pop()
         elif token.isdigit():
             values.append(Expression("", int(token)))
@@ -130,9 +130,9 @@ def _parse(text: str) -> Expression:
             waiting.append(token)
             expects_number = True
         if numbers > MOST_NUMBERS or depth > DEEPEST_BRACKETS:
-            raise NotAnExpression("too large")
+            raise ExpressionError("too large")
     if expects_number or depth:
-        raise NotAnExpression("incomplete")
+        raise ExpressionError("incomplete")
     while waiting:
         _reduce(values, waiting)
     return values[0]

@@ -39,5 +39,7 @@ def _draw(kind: str, longer: bool, generator: random.Random) -> tuple[str, str]:
         chosen = generator.randrange(len(keys))
         table = " ".join(f"{key}{value}" for key, value in zip(keys, values, strict=True))
         return f"K: {table} {keys[chosen]}=?", str(values[chosen])
-    word = "".join(generator.choices(string.ascii_lowercase, k=generator.randint(7, 8) if longer else generator.randint(3, 6)))
+    word = "".join(
+        generator.choices(string.ascii_lowercase, k=generator.randint(7, 8) if longer else generator.randint(3, 6))
+    )
     return (f"R: {word}=?", word[::-1]) if kind == "reverse" else (f"C: {word}=?", word)

@@ -13,16 +13,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from braid.errors import StorageError, UsageError
 from braid.training.checkpoint import checkpoints, write_json
 
+if TYPE_CHECKING:
+    from braid.policies.causal import CausalPolicy
+
 CONFIG, ENVIRONMENT, METRICS, RESULT = "config.json", "environment.json", "metrics.jsonl", "result.json"
 
 
-class RunDirectory:
-    """The files of one run.
+class Run:
+    """One run: its files, and the policy it trained.
 
     Args:
         path: its folder.
@@ -33,7 +36,7 @@ class RunDirectory:
         self.checkpoint_folder = self.path / "checkpoints"
 
     @classmethod
-    def create(cls, path: str | Path, config: dict[str, Any]) -> RunDirectory:
+    def create(cls, path: str | Path, config: dict[str, Any]) -> Run:
         """Make a new folder with its configuration.
 
         Raises:
@@ -48,7 +51,7 @@ class RunDirectory:
         return run
 
     @classmethod
-    def open(cls, path: str | Path) -> RunDirectory:
+    def open(cls, path: str | Path) -> Run:
         """An existing run.
 
         Raises:
@@ -74,6 +77,20 @@ class RunDirectory:
         """The newest whole checkpoint."""
         found = checkpoints(self.checkpoint_folder)
         return found[-1] if found else None
+
+    @property
+    def policy(self) -> CausalPolicy:
+        """The trained policy, loaded from the newest checkpoint.
+
+        Raises:
+            UsageError: there is no checkpoint yet.
+        """
+        from braid.training.models import load_policy
+        from braid.training.settings import Settings
+
+        if self.latest_checkpoint is None:
+            raise UsageError(f"{self.path} has no checkpoint yet")
+        return load_policy(self.latest_checkpoint, Settings(**self.config["settings"]))
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write the final numbers; their presence says that the run has ended."""

@@ -1,0 +1,5 @@
+"""`python -m braid`."""
+
+from braid.cli.main import main
+
+main()

@@ -1,0 +1,76 @@
+"""`braid compare`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from braid.cli.options import parse, take_option, words_before_options
+from braid.errors import UsageError
+from braid.options import Option
+
+HELP = """\
+usage: braid compare ARM [ARM ...] [--task TASK] [--seeds N] [--budget LIMIT] [options]
+
+Train several methods under equal conditions (same base checkpoint, same prompts in the same order, same budget, same
+evaluation) and compare them on held-out problems, with 95 % intervals. The first arm is the one that others are compared to.
+
+An arm is a method, with options of its own after an @: grpo, nsr@mode=negative, my_method.py:Mine@clip_high=0.3,beta=0.1
+Every further option is shown by: braid compare grpo --task arithmetic --help
+
+examples:
+  braid compare sft grpo chord --task arithmetic --seeds 5 --budget tokens=200000
+  braid compare grpo grpo@scale=none,aggregation=token-mean --task countdown --seeds 5 --budget steps=150
+  braid compare grpo rloo --task jsonl --data rows.jsonl --reward math --model path/or/hub-id --budget seconds=3600
+"""
+
+
+def compare_command(arguments: Sequence[str]) -> None:
+    """Compare methods on a task."""
+    words, rest = words_before_options(arguments)
+    if not words:
+        if not arguments or {"-h", "--help"} & set(arguments):
+            print(HELP)
+            return
+        raise UsageError("braid compare needs methods first, as in: braid compare sft grpo --task arithmetic")
+
+    from braid.evidence.compare import Arm, parse_budget
+    from braid.methods.registry import find_method
+    from braid.options import options_of
+    from braid.tasks import task_class
+    from braid.training.settings import Settings
+
+    parse_budget(take_option(rest, "budget", ""))
+    task = take_option(rest, "task", "arithmetic")
+    groups = {word: options_of(find_method(Arm.parse(word).method)) for word in words}
+    hidden = ("seed", "steps", "tokens", "seconds")
+    groups |= {f"task {task}": options_of(task_class(task))}
+    groups |= {"run": [option for option in options_of(Settings) if option.name not in hidden]}
+    own = [
+        Option("task", str, "arithmetic", "what is trained on; see braid list", "", ""),
+        Option("seeds", int, 3, "number of seeds per arm", "", ""),
+        Option("budget", str, "steps=100", "steps=N, tokens=N or seconds=N, for every run", "", ""),
+        Option("jobs", int, 0, "runs at a time; 0 is one per core", "", ""),
+        Option("output", str, "", "folder; the same one again goes on where it was interrupted", "", ""),
+        Option("quiet", bool, False, "no progress bar", "", ""),
+    ]
+    command, given = parse("braid compare", "Compare methods fairly.", groups, own, rest)
+
+    from rich.console import Console
+
+    from braid.evidence.compare import compare
+    from braid.evidence.report import comparison_markdown, comparison_table
+
+    found = compare(
+        words,
+        task=command["task"],
+        seeds=command["seeds"],
+        budget=command["budget"],
+        jobs=command["jobs"],
+        output=command["output"] or None,
+        show_progress=not command["quiet"],
+        **given,
+    )
+    (found.path / "table.md").write_text(comparison_markdown(found), encoding="utf-8")
+    console = Console()
+    console.print(comparison_table(found))
+    console.print(f"table, curves and numbers: {found.path}/table.md, curves.png, comparison.json", highlight=False, soft_wrap=True)

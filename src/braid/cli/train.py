@@ -1,0 +1,104 @@
+"""`braid train` and `braid resume`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from braid.cli.options import parse, take_option, words_before_options
+from braid.errors import UsageError
+from braid.options import Option
+
+TRAIN_HELP = """\
+usage: braid train METHOD [--task TASK] [options]
+
+Train a method on a task. `braid list` shows methods and tasks; METHOD may also be your own file, my_method.py:MyMethod.
+Every option of a method, a task and a run is shown by
+
+  braid train grpo --task arithmetic --help
+
+examples:
+  braid train grpo --task arithmetic --steps 200
+  braid train sft --task jsonl --data rows.jsonl --model path/or/hub-id
+  braid train grpo --task jsonl --data rows.jsonl --reward my_rewards.py:score --model path/or/hub-id --adapter lora
+"""
+RESUME_HELP = """\
+usage: braid resume RUN
+
+Go on with an interrupted run from its last checkpoint; it ends in the same weights as if nothing had happened.
+"""
+
+
+def train_command(arguments: Sequence[str]) -> None:
+    """Train a method on a task."""
+    words, rest = words_before_options(arguments)
+    if not words:
+        if not arguments or {"-h", "--help"} & set(arguments):
+            print(TRAIN_HELP)
+            return
+        raise UsageError("braid train needs a method first, as in: braid train grpo --task arithmetic")
+    if len(words) > 1:
+        raise UsageError(f"braid train takes one method, not {' '.join(words)}; to compare several: braid compare")
+
+    from braid.methods.registry import find_method
+    from braid.options import options_of
+    from braid.tasks import task_class
+    from braid.training.settings import Settings
+
+    name = words[0]
+    method = find_method(name)
+    task = take_option(rest, "task", "arithmetic")
+    own = [
+        Option("task", str, "arithmetic", "what is trained on; see braid list", "", ""),
+        Option("output", str, "", "folder of the run; empty makes a new one under runs", "", ""),
+        Option("quiet", bool, False, "no progress bar", "", ""),
+    ]
+    groups = {name: options_of(method), f"task {task}": options_of(task_class(task)), "run": options_of(Settings)}
+    summary = (method.__doc__ or "").strip().split("\n", 1)[0]
+    command, given = parse(f"braid train {name}", summary, groups, own, rest)
+
+    from braid.training.loop import train
+
+    model = given.pop("model", "auto")
+    run = train(
+        name,
+        task=command["task"],
+        model=model,
+        output=command["output"] or None,
+        show_progress=not command["quiet"],
+        **given,
+    )
+    _report(run)
+
+
+def resume_command(arguments: Sequence[str]) -> None:
+    """Go on with an interrupted run."""
+    if {"-h", "--help"} & set(arguments):
+        print(RESUME_HELP)
+        return
+    if len(arguments) != 1:
+        raise UsageError("braid resume needs one run, as in: braid resume runs/grpo-arithmetic-seed0-1")
+    from braid.training.loop import resume
+
+    _report(resume(arguments[0]))
+
+
+def _report(run: object) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from braid.training.run import Run
+
+    assert isinstance(run, Run)
+    result = run.result or {}
+    rows = run.metrics()
+    first = next((row for row in rows if row["step"] == 0), {})
+    table = Table("metric", "start", "end", "test", title=str(run.path), title_justify="left")
+    for name, value in result.get("validation", {}).items():
+        short = name.removeprefix("eval/")
+        start, test = first.get(name), result.get("test", {}).get(short)
+        table.add_row(short, *("" if number is None else f"{number:.4g}" for number in (start, value, test)))
+    console = Console()
+    console.print(table)
+    spent = f"{result.get('step')} steps, {result.get('num_tokens'):,} tokens, {result.get('seconds'):.0f} s of training"
+    console.print(spent + (f", {result['skipped_steps']} steps skipped" if result.get("skipped_steps") else ""))
+    console.print(f"checkpoint (Hugging Face format): {result.get('checkpoint')}", highlight=False, soft_wrap=True)
