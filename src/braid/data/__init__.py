@@ -1,4 +1,4 @@
-"""What flows through Braid: examples, rollouts, demonstrations and preference pairs, with readers for JSONL and Hugging Face data sets.
+"""What flows through Braid: examples, rollouts, demonstrations and preference pairs, and how rows are read.
 
 - `examples`: one row of a text task.
 - `readers`: rows from files, hubs and memory, with every bad row named.

@@ -119,7 +119,9 @@ def resize(batch: Rollouts, width: int, pad_token_id: int) -> Rollouts:
     if change == 0:
         return batch
     if change < 0 and bool(batch.attention_mask[:, width:].any()):
-        raise ValueError(f"width={width} would cut tokens off; the longest row has {int(batch.attention_mask.sum(-1).max())}")
+        raise ValueError(
+            f"width={width} would cut tokens off; the longest row has {int(batch.attention_mask.sum(-1).max())}"
+        )
 
     def fit(name: str, value: Tensor) -> Tensor:  # nested fields come by their last name
         if value.ndim < 2:
@@ -147,7 +149,7 @@ def concatenate(batches: Sequence[Rollouts], pad_token_id: int) -> Rollouts:
     if len(batches) == 1:
         return batches[0]
     width = max(b.tokens.shape[-1] for b in batches)
-    terms = sorted({name for b in batches for name in b.terms.keys()})
+    terms = sorted({name for b in batches for name in b.terms.keys()})  # noqa: SIM118 (a TensorDict iterates over rows)
     fitted = []
     for batch in batches:
         batch = resize(batch, width, pad_token_id)
@@ -204,5 +206,6 @@ def split_groups(batch: Rollouts, parts: int, generator: torch.Generator) -> lis
         return [torch.arange(len(batch))]
     order = torch.randperm(len(ids), generator=generator)
     return [
-        torch.nonzero(torch.isin(inverse, groups)).flatten() for groups in torch.tensor_split(order, min(parts, len(ids)))
+        torch.nonzero(torch.isin(inverse, groups)).flatten()
+        for groups in torch.tensor_split(order, min(parts, len(ids)))
     ]

@@ -1,7 +1,7 @@
 """Tensor records of token policies.
 
 Every per-token tensor has the shape [B, T] of `tokens`: the prompt, then the response, then padding on the right.
-Index t speaks of the token *at* t, so `log_prob[b, t]` is the log-probability of `tokens[b, t]` given what is before it.
+Index t speaks of the token *at* t: `log_prob[b, t]` is the log-probability of `tokens[b, t]` given what is before it.
 """
 
 from __future__ import annotations

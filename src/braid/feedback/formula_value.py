@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
-from braid.feedback.formula import Node, FormulaError, parse_formula
+from braid.feedback.formula import FormulaError, Node, parse_formula
 
 DIGITS = 40
 """Decimal digits of the numerical comparison."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,10 +11,11 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from braid.data.examples import Example
-from braid.data.ragged import build_rollouts, concatenate
+from braid.data.ragged import build_rollouts, concatenate, micro_batches, trim
 from braid.data.records import Rollouts, Source
 from braid.data.streams import ExampleStream
 from braid.errors import UsageError
+from braid.losses import advantages
 from braid.rollout.sampler import Sampling, sample
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Context:
         max_new_tokens: the longest response, tokens.
         max_demonstration_tokens: demonstrations are cut to this length, losing their EOS.
         decode_batch: responses decoded together.
+        micro_batch_tokens: padded tokens of one forward pass.
         examples: all examples of this step; rows point into it by `example_index`.
         judged: the rows that feedback saw, before selection.
     """
@@ -54,6 +56,7 @@ class Context:
     max_new_tokens: int
     max_demonstration_tokens: int = 1024
     decode_batch: int = 512
+    micro_batch_tokens: int = 16384
     examples: list[Example] = field(default_factory=list)
     judged: list[Rollouts] = field(default_factory=list)
 
@@ -107,7 +110,7 @@ class Context:
         examples = [self.examples[i] for i in indices]
         missing = [example.id for example in examples if example.completion is None]
         if missing:
-            raise UsageError(f"example {missing[0]} has no completion; this method needs a demonstration of every prompt")
+            raise UsageError(f"example {missing[0]} has no completion; this method needs one for every prompt")
         responses = [self.policy.encode_completion(example.completion or "") for example in examples]
         limit = self.max_demonstration_tokens
         batch = build_rollouts(
@@ -125,7 +128,10 @@ class Context:
         )
 
     def judge(self, batch: Rollouts) -> Rollouts:
-        """The batch with the task's reward and every named term; demonstrations count as right, with reward 1."""
+        """The batch with the task's reward, every named term and the success rate of each prompt.
+
+        Demonstrations count as right, with reward 1, and are no part of a success rate.
+        """
         texts = self.completions(batch)
         examples = [self.examples[i] for i in batch.example_index.tolist()]
         judgement = self.task.reward(examples, texts)
@@ -134,6 +140,9 @@ class Context:
         terms = {name: torch.where(batch.online, values, ones) for name, values in terms.items()}
         reward = terms.pop("reward")
         judged = batch.replace(reward=reward, terms=TensorDict(terms, batch_size=[len(batch)]))
+        own, rate = judged.online, judged.success_rate.clone()
+        rate[own] = advantages.success_rate(judged.correct[own], judged.group_id[own])
+        judged = judged.replace(success_rate=rate)
         self.judged.append(judged)
         return judged
 
@@ -145,13 +154,23 @@ class Context:
 
     def with_reference(self, batch: Rollouts, temperature: float) -> Rollouts:
         """The batch with log-probabilities under the frozen reference."""
-        values = self.policy.reference_log_prob(batch.to(self.policy.device), temperature=temperature)
-        return batch.replace(reference_log_prob=values.cpu())
+
+        def score(part: Rollouts) -> Tensor:
+            return self.policy.reference_log_prob(part, temperature=temperature)
+
+        return batch.replace(reference_log_prob=self.in_pieces(batch, score))
 
     def with_value(self, batch: Rollouts) -> Rollouts:
         """The batch with the critic's estimates."""
-        value = self.policy.score(batch.to(self.policy.device)).value
-        return batch.replace(value=value.cpu())
+        return batch.replace(value=self.in_pieces(batch, lambda part: self.policy.score(part).value))
+
+    def in_pieces(self, batch: Rollouts, score: Callable[[Rollouts], Tensor]) -> Tensor:
+        """[B, T]: what `score` says of the rows, asked for a micro-batch on the policy's device at a time."""
+        values = torch.zeros_like(batch.behaviour_log_prob)
+        for rows in micro_batches(batch, self.micro_batch_tokens):
+            part = trim(batch[rows]).to(self.policy.device)
+            values[rows, : part.tokens.shape[-1]] = score(part).cpu()
+        return values
 
     def join(self, *batches: Rollouts) -> Rollouts:
         """One batch of the rows of several."""

@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -69,7 +70,8 @@ def register(slug: str, *, title: str, family: str, arxiv: str = "") -> Callable
     """
 
     def mark(method: T) -> T:
-        method.slug, method.title, method.family, method.arxiv = slug, title, family, arxiv
+        for name, value in {"slug": slug, "title": title, "family": family, "arxiv": arxiv}.items():
+            setattr(method, name, value)
         return method
 
     return mark
@@ -112,7 +114,7 @@ def find_method(name: str) -> type[TokenMethod]:
     entry = catalogue().get(name)
     if entry is None:
         raise unknown_name("method", name, catalogue())
-    return getattr(importlib.import_module(entry.module), entry.class_name)  # type: ignore[no-any-return]
+    return getattr(importlib.import_module(entry.module), entry.class_name)
 
 
 def method_name(method: TokenMethod | type[TokenMethod]) -> str:
@@ -143,11 +145,13 @@ def import_source(source: str, purpose: str) -> Any:
         path = Path(source).resolve()
         if not path.is_file():
             raise UsageError(f"{purpose}: no file {source}")
-        specification = importlib.util.spec_from_file_location(path.stem, path)
+        # a name that clashes with no other module: `random.py` is a fair name for a user's file
+        name = f"braid_user_{path.stem.replace('.', '_')}_{zlib.crc32(str(path).encode()):08x}"
+        specification = importlib.util.spec_from_file_location(name, path)
         assert specification is not None
         assert specification.loader is not None
         module = importlib.util.module_from_spec(specification)
-        sys.modules.setdefault(path.stem, module)
+        sys.modules[name] = module
         specification.loader.exec_module(module)
         return module
     except UsageError:
@@ -162,7 +166,7 @@ def _own_method(name: str) -> type[TokenMethod]:
     source, _, class_name = name.rpartition(":")
     owner = getattr(import_source(source, "method"), class_name, None)
     if not (isinstance(owner, type) and issubclass(owner, TokenMethod)):
-        raise UsageError(f"{name}: {class_name} is not a method; write a frozen dataclass that extends TokenMethod or GRPO")
+        raise UsageError(f"{name}: {class_name} is not a method; write a frozen dataclass that extends GRPO, SFT …")
     return owner
 
 

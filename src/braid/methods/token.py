@@ -115,7 +115,7 @@ class TokenMethod:
         return batch.replace(advantage=batch.loss_mask.float())
 
     def weights(self, batch: Rollouts, context: Context) -> dict[str, Tensor]:
-        """Loss weights, each [B, T] or [B], over all rows of one optimiser step; `update` finds them in `batch.weights`."""
+        """Loss weights over all rows of one optimiser step, [B, T] or [B]; `update` finds them in `batch.weights`."""
         return {"policy": self.aggregate(batch.loss_mask, context)}
 
     def update(self, batch: Rollouts, scores: Scores) -> Loss:

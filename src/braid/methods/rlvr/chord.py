@@ -9,6 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from braid.data.records import Rollouts
+from braid.errors import UsageError
 from braid.losses import imitation
 from braid.losses.aggregation import Aggregation, token_weights
 from braid.losses.imitation import LikelihoodWeight
@@ -43,16 +44,32 @@ class CHORD(GRPO):
     )
     expert_fraction: float = option(0.2, "share of expert sequences among all", source="mix_chord.yaml", low=0, below=1)
     mu_warmup: int = option(0, "steps over which mu rises from 0", unit="steps", source="mix_chord.yaml", low=0)
-    mu_decay: int = option(-1, "steps over which mu falls; -1 is 200 for `mu`, 0 for `phi`", unit="steps", source="mix_chord.yaml", low=-1)
-    mu_peak: float = option(-1.0, "largest mu; -1 is 0.9 for `mu`, 0.1 for `phi`", source="mix_chord.yaml", low=-1, high=1)
-    mu_valley: float = option(-1.0, "final mu; -1 is 0.05 for `mu`, 0.1 for `phi`", source="mix_chord.yaml", low=-1, high=1)
-    cutoff_prob: float = option(1.0, "expert tokens likelier than this get no gradient", unit="probability", above=0, high=1)
-    expert_aggregation: Aggregation = option("token-mean", "how expert token losses are averaged", source="mix_chord.yaml")
+    mu_decay: int = option(
+        -1, "steps over which mu falls; -1 is 200 for `mu`, 0 for `phi`", unit="steps", source="mix_chord.yaml", low=-1
+    )
+    mu_peak: float = option(
+        -1.0, "largest mu; -1 is 0.9 for `mu`, 0.1 for `phi`", source="mix_chord.yaml", low=-1, high=1
+    )
+    mu_valley: float = option(
+        -1.0, "final mu; -1 is 0.05 for `mu`, 0.1 for `phi`", source="mix_chord.yaml", low=-1, high=1
+    )
+    cutoff_prob: float = option(
+        1.0, "expert tokens likelier than this get no gradient", unit="probability", above=0, high=1
+    )
+    expert_aggregation: Aggregation = option(
+        "token-mean", "how expert token losses are averaged", source="mix_chord.yaml"
+    )
     aggregation: Aggregation = inherit(GRPO, "aggregation", "token-mean", source="arXiv 2508.11408, eq. 3")
     dual_clip: float = inherit(GRPO, "dual_clip", 3.0, source="Trinity-RFT")
 
     needs = frozenset({"reward", "demonstrations"})
     published = {"learning_rate": 1e-6, "prompts_per_step": 32}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("mu_peak", "mu_valley"):
+            if -1 < getattr(self, name) < 0:
+                raise UsageError(f"{name}={getattr(self, name)} must be at least 0, or -1 for that of the variant")
 
     def mu(self, step: int) -> float:
         """Share of the expert loss at a step: linear warm-up, cosine decay, constant."""
@@ -73,9 +90,9 @@ class CHORD(GRPO):
             return self.expert_weight
         return "uncertainty" if self.variant == "phi" else "one"
 
-    def feedback(self, batch: Rollouts, context: Context) -> Rollouts:
-        """Judge the rollouts, then let the experts join: they belong to no group."""
-        batch = super().feedback(batch, context)
+    def credit(self, batch: Rollouts, context: Context) -> Rollouts:
+        """Advantages of the rollouts; then the experts join, who belong to no group."""
+        batch = super().credit(batch, context)
         experts = round(len(batch) * self.expert_fraction / (1 - self.expert_fraction))
         return context.join(batch, context.demonstrations(experts)) if experts else batch
 

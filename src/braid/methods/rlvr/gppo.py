@@ -18,7 +18,9 @@ from braid.options import inherit, option
 from braid.policies.causal import Scores
 
 
-@register("gppo", title="Klear-Reasoner: Gradient-Preserving Clipping Policy Optimization", family="rlvr", arxiv="2508.07629")
+@register(
+    "gppo", title="Klear-Reasoner: Gradient-Preserving Clipping Policy Optimization", family="rlvr", arxiv="2508.07629"
+)
 @dataclass(frozen=True)
 class GPPO(GRPO):
     """GRPO in which clipped tokens keep a bounded gradient, plus likelihood of correct responses.
@@ -37,7 +39,9 @@ class GPPO(GRPO):
     beta_low: float = option(1.0, "gradient kept below the lower clip", source="KlearReasoner README", low=0)
     beta_high: float = option(1.0, "gradient kept above the upper clip", source="KlearReasoner README", low=0)
     positive_nll: float = option(0.1, "weight of the likelihood of correct responses", source="KlearReasoner", low=0)
-    drop_uniform_groups: bool = option(True, "train only on groups with right and wrong responses", source="KlearReasoner")
+    drop_uniform_groups: bool = option(
+        True, "train only on groups with right and wrong responses", source="KlearReasoner"
+    )
     aggregation: Aggregation = inherit(GRPO, "aggregation", "token-mean", source="KlearReasoner")
     updates_per_batch: int = inherit(GRPO, "updates_per_batch", 8, source="KlearReasoner")
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from braid.data.records import Rollouts
+from braid.errors import UsageError
 from braid.losses import advantages, divergences, policy_gradient
 from braid.losses.advantages import Center, Scale
 from braid.losses.aggregation import Aggregation, masked_sum, token_weights
@@ -35,34 +36,54 @@ class GRPO(TokenMethod):
         credit: reward minus the mean of its group, over the standard deviation of its group, [B] spread over [B, T]
         update: clipped surrogate; optionally KL to the reference and an entropy bonus
 
-    Source: arXiv 2402.03300, equation 3; options as in verl and TRL. The KL coefficient is TRL's 0, not the paper's 0.04.
+    Source: arXiv 2402.03300, equation 3; options as in verl and TRL. The KL coefficient is TRL's 0, not the paper's
+    0.04.
     """
 
     group_size: int = option(8, "responses per prompt", source="verl, TRL", low=1)
     temperature: float = option(1.0, "of sampling; divides the logits", source="verl, TRL", above=0)
-    top_p: float = option(1.0, "smallest set of tokens with at least this probability", unit="probability", above=0, high=1)
+    top_p: float = option(
+        1.0, "smallest set of tokens with at least this probability", unit="probability", above=0, high=1
+    )
     top_k: int = option(0, "number of likeliest tokens kept; 0 is off", unit="tokens", low=0)
 
     center: Center = option("group", "what is subtracted from the reward", source="arXiv 2402.03300")
     scale: Scale = option("group", "what the reward is divided by", source="arXiv 2402.03300")
     epsilon: float = option(1e-6, "added to the standard deviation", source="verl", low=0)
-    mask_truncated: bool = option(False, "responses cut at the length limit are not trained on; they stay in the statistics")
+    mask_truncated: bool = option(
+        False, "responses cut at the length limit are not trained on; they stay in the statistics"
+    )
 
-    ratio_level: RatioLevel = option("token", "importance ratio per token, its geometric mean, or its product, per sequence")
+    ratio_level: RatioLevel = option(
+        "token", "importance ratio per token, its geometric mean, or its product, per sequence"
+    )
     surrogate: Surrogate = option("clip", "clipped, not clipped, or the clipped weight on the log-likelihood (CISPO)")
-    clip_low: float = option(0.2, "the ratio is clipped below 1 - clip_low", unit="fraction", source="arXiv 1707.06347", low=0, high=1)
-    clip_high: float = option(0.2, "the ratio is clipped above 1 + clip_high", unit="fraction", source="arXiv 1707.06347", low=0)
-    dual_clip: float = option(0.0, "bound of the ratio for negative advantages; 0 is off", source="arXiv 1912.09729", low=0)
+    clip_low: float = option(
+        0.2, "the ratio is clipped below 1 - clip_low", unit="fraction", source="arXiv 1707.06347", low=0, high=1
+    )
+    clip_high: float = option(
+        0.2, "the ratio is clipped above 1 + clip_high", unit="fraction", source="arXiv 1707.06347", low=0
+    )
+    dual_clip: float = option(
+        0.0, "bound of the ratio for negative advantages; 0 is off", source="arXiv 1912.09729", low=0
+    )
 
     beta: float = option(0.0, "coefficient of the KL divergence to the reference policy", source="TRL", low=0)
     kl_estimator: KLEstimator = option("k3", "estimator of the KL divergence", source="arXiv 2402.03300, eq. 4")
     kl_placement: Literal["loss", "reward"] = option("loss", "where the KL divergence enters")
-    entropy_coefficient: float = option(0.0, "weight of the entropy bonus", unit="per nat")
+    entropy_coefficient: float = option(0.0, "weight of the entropy bonus", unit="per nat", low=0)
 
-    aggregation: Aggregation = inherit(TokenMethod, "aggregation", "seq-mean-token-mean", source="arXiv 2402.03300, eq. 3")
+    aggregation: Aggregation = inherit(
+        TokenMethod, "aggregation", "seq-mean-token-mean", source="arXiv 2402.03300, eq. 3"
+    )
 
     needs = frozenset({"reward"})
     published = {"learning_rate": 1e-6, "prompts_per_step": 128}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if 0 < self.dual_clip <= 1:
+            raise UsageError(f"dual_clip={self.dual_clip} must be above 1, or 0 for no dual clip")
 
     @property
     def sampling_temperature(self) -> float:
@@ -87,16 +108,16 @@ class GRPO(TokenMethod):
         return batch.replace(token_reward=batch.token_reward - self.beta * penalty * batch.response_mask)
 
     def credit(self, batch: Rollouts, context: Context) -> Rollouts:
-        """Advantages of the rollouts among themselves; demonstrations in the batch get none."""
         batch = self.mask_lengths(batch)
         reward = batch.reward + masked_sum(batch.token_reward, batch.response_mask, dim=-1)
-        own = batch.online
-        own = batch.online
-        advantage, rate = torch.zeros_like(reward), batch.success_rate.clone()
-        if own.any():
-            advantage[own] = self.advantage(reward[own], batch.group_id[own])
-            rate[own] = advantages.success_rate(batch.correct[own], batch.group_id[own])
-        return batch.replace(advantage=per_token(advantage, batch.response_mask), success_rate=rate)
+        rows = self.compared(batch)
+        advantage = torch.zeros_like(reward)
+        advantage[rows] = self.advantage(reward[rows], batch.group_id[rows])
+        return batch.replace(advantage=per_token(advantage, batch.response_mask))
+
+    def compared(self, batch: Rollouts) -> Tensor:
+        """[B] bool: rows whose rewards are compared with each other; the others have advantage 0."""
+        return batch.online
 
     def advantage(self, reward: Tensor, group_id: Tensor) -> Tensor:
         """[B]: rewards centred and scaled."""
@@ -124,7 +145,8 @@ class GRPO(TokenMethod):
     def update(self, batch: Rollouts, scores: Scores) -> Loss:
         ratio = self.ratio(batch, scores.log_prob)
         if self.surrogate == "clip":
-            loss = policy_gradient.clip(ratio, batch.advantage, self.clip_low, self.clip_high, self.dual_clip or None)
+            bound = self.dual_clip or None
+            loss = policy_gradient.clip(ratio, batch.advantage, self.clip_low, self.clip_high, bound)
         elif self.surrogate == "cispo":
             loss = policy_gradient.cispo(scores.log_prob, ratio, batch.advantage, self.clip_low, self.clip_high)
         else:

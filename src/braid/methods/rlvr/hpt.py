@@ -19,7 +19,9 @@ from braid.options import inherit, option
 from braid.policies.causal import Scores
 
 
-@register("hpt", title="Towards a Unified View of Large Language Model Post-Training (HPT)", family="rlvr", arxiv="2509.04419")
+@register(
+    "hpt", title="Towards a Unified View of Large Language Model Post-Training (HPT)", family="rlvr", arxiv="2509.04419"
+)
 @dataclass(frozen=True)
 class HPT(GRPO):
     """Questions the policy rarely solves are learned from their demonstration, the others from its own rollouts.
@@ -33,7 +35,13 @@ class HPT(GRPO):
     Source: arXiv 2509.04419, equations 7 to 9 and algorithm 1; TsinghuaC3I/Unify-Post-Training for constants.
     """
 
-    switch_gate: int = option(0, "a question with at most this many successes is imitated; -1 never", unit="successes", source="train.sh (2 of 8 for Llama)", low=-1)
+    switch_gate: int = option(
+        0,
+        "a question with at most this many successes is imitated; -1 never",
+        unit="successes",
+        source="train.sh (2 of 8 for Llama)",
+        low=-1,
+    )
     sft_coefficient: float = option(1.0, "weight of the imitation loss", source="train.sh", low=0)
     scale: Scale = inherit(GRPO, "scale", "none", source="train.sh")
     surrogate: Surrogate = inherit(GRPO, "surrogate", "none", source="mix_core_alg.py")

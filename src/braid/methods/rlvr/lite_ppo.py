@@ -11,7 +11,12 @@ from braid.methods.rlvr.grpo import GRPO
 from braid.options import inherit
 
 
-@register("lite-ppo", title="Part I: Tricks or Traps? A Deep Dive into RL for LLM Reasoning", family="rlvr", arxiv="2508.08221")
+@register(
+    "lite-ppo",
+    title="Part I: Tricks or Traps? A Deep Dive into RL for LLM Reasoning",
+    family="rlvr",
+    arxiv="2508.08221",
+)
 @dataclass(frozen=True)
 class LitePPO(GRPO):
     """Critic-free PPO with exactly two techniques: group mean with batch deviation, and a token-level mean.

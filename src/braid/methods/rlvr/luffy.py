@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from braid.data.records import Rollouts
@@ -13,7 +14,7 @@ from braid.losses.aggregation import Aggregation
 from braid.methods.context import Context
 from braid.methods.registry import register
 from braid.methods.rlvr.grpo import GRPO, Surrogate
-from braid.methods.token import Loss, per_token
+from braid.methods.token import Loss
 from braid.options import inherit, option
 from braid.policies.causal import Scores
 
@@ -46,10 +47,9 @@ class LUFFY(GRPO):
         batch = super().feedback(batch, context)
         return context.join(batch, context.demonstrations_of(batch))
 
-    def credit(self, batch: Rollouts, context: Context) -> Rollouts:
-        batch = super().credit(batch, context)
-        joint = self.advantage(batch.reward, batch.group_id)
-        return batch.replace(advantage=per_token(joint, batch.response_mask))
+    def compared(self, batch: Rollouts) -> Tensor:
+        """The demonstration and the rollouts of a group together."""
+        return torch.ones_like(batch.online)
 
     def weights(self, batch: Rollouts, context: Context) -> dict[str, Tensor]:
         demonstrated = self.aggregate(batch.loss_mask & batch.demonstrated.unsqueeze(-1), context)

@@ -20,7 +20,12 @@ from braid.options import inherit, option
 from braid.policies.causal import Scores
 
 
-@register("nft", title="Bridging Supervised Learning and Reinforcement Learning in Math Reasoning", family="rlvr", arxiv="2505.18116")
+@register(
+    "nft",
+    title="Bridging Supervised Learning and Reinforcement Learning in Math Reasoning",
+    family="rlvr",
+    arxiv="2505.18116",
+)
 @dataclass(frozen=True)
 class NFT(GRPO):
     """Maximum likelihood of right responses, and of wrong ones under the negative policy that the new one implies.
@@ -35,11 +40,21 @@ class NFT(GRPO):
     """
 
     group_size: int = inherit(GRPO, "group_size", 16, source="NVlabs/NFT train_7B.sh")
-    negative_floor: float = option(1.0, "straight-through lower clamp of the negative policy's ratio", source="train_7B.sh", above=0)
-    positive_floor: float = option(0.0, "straight-through lower clamp of the ratio of right tokens", source="train_7B.sh", low=0)
-    negative_weight: float = option(1.0, "weight of wrong responses; 0 is rejection fine-tuning", source="train_7B.sh", low=0)
-    prompt_weight: PromptWeight = option("failure", "weight of a prompt: 1, 1 - q, or sqrt((1 - q) / q)", source="train_7B.sh")
-    likelihood: Literal["token", "sequence"] = option("token", "ratio of tokens or of whole responses", source="train_7B.sh")
+    negative_floor: float = option(
+        1.0, "straight-through lower clamp of the negative policy's ratio", source="train_7B.sh", above=0
+    )
+    positive_floor: float = option(
+        0.0, "straight-through lower clamp of the ratio of right tokens", source="train_7B.sh", low=0
+    )
+    negative_weight: float = option(
+        1.0, "weight of wrong responses; 0 is rejection fine-tuning", source="train_7B.sh", low=0
+    )
+    prompt_weight: PromptWeight = option(
+        "failure", "weight of a prompt: 1, 1 - q, or sqrt((1 - q) / q)", source="train_7B.sh"
+    )
+    likelihood: Literal["token", "sequence"] = option(
+        "token", "ratio of tokens or of whole responses", source="train_7B.sh"
+    )
     aggregation: Aggregation = inherit(GRPO, "aggregation", "token-sum-norm", source="NVlabs/NFT dp_actor.py")
     aggregation_length: float = inherit(GRPO, "aggregation_length", 1000.0, source="NVlabs/NFT dp_actor.py")
     updates_per_batch: int = inherit(GRPO, "updates_per_batch", 16, source="train_7B.sh: 512 prompts by 32")
@@ -53,9 +68,8 @@ class NFT(GRPO):
     def weights(self, batch: Rollouts, context: Context) -> dict[str, Tensor]:
         """Token level: a sum over tokens by a constant; sequence level: a sum over responses by the same constant."""
         weights = super().weights(batch, context)
-        if self.likelihood == "sequence":
-            weights["policy"] = batch.loss_mask.any(-1) / (self.aggregation_length or float(context.max_new_tokens))
-        return weights
+        responses = batch.loss_mask.any(-1) / (self.aggregation_length or float(context.max_new_tokens))
+        return {**weights, "likelihood": weights["policy"] if self.likelihood == "token" else responses}
 
     def update(self, batch: Rollouts, scores: Scores) -> Loss:
         loss = imitation.negative_aware_likelihood(
@@ -70,4 +84,5 @@ class NFT(GRPO):
             level=self.likelihood,
             mask=batch.loss_mask,
         )
-        return Loss((batch.weights["policy"] * loss).sum(), self.ratio_metrics(batch, self.ratio(batch, scores.log_prob)))
+        metrics = self.ratio_metrics(batch, self.ratio(batch, scores.log_prob))
+        return Loss((batch.weights["likelihood"] * loss).sum(), metrics)

@@ -16,7 +16,12 @@ from braid.methods.token import per_token, rows_where
 from braid.options import inherit, option
 
 
-@register("nsr", title="The Surprising Effectiveness of Negative Reinforcement in LLM Reasoning", family="rlvr", arxiv="2506.01347")
+@register(
+    "nsr",
+    title="The Surprising Effectiveness of Negative Reinforcement in LLM Reasoning",
+    family="rlvr",
+    arxiv="2506.01347",
+)
 @dataclass(frozen=True)
 class NSR(GRPO):
     """Reinforce only right responses, only wrong ones, or both with unequal weight.
@@ -33,7 +38,9 @@ class NSR(GRPO):
     mode: Literal["negative", "positive", "weighted"] = option(
         "weighted", "which samples are reinforced: NSR, PSR, or W-REINFORCE", source="arXiv 2506.01347, eq. 8"
     )
-    positive_weight: float = option(0.1, "lambda of W-REINFORCE; 1 is REINFORCE with rewards of +1 and -1", source="README", low=0)
+    positive_weight: float = option(
+        0.1, "lambda of W-REINFORCE; 1 is REINFORCE with rewards of +1 and -1", source="README", low=0
+    )
     center: Center = inherit(GRPO, "center", "none", source="arXiv 2506.01347")
     scale: Scale = inherit(GRPO, "scale", "none", source="arXiv 2506.01347")
     entropy_coefficient: float = inherit(GRPO, "entropy_coefficient", 0.001, source="RLVR-Decomposed, config default")
@@ -51,5 +58,4 @@ class NSR(GRPO):
         batch = self.mask_lengths(batch)
         positive = self.positive_weight if self.mode == "weighted" else 1.0
         outcome = advantages.signed_outcome(batch.correct, positive)
-        rate = advantages.success_rate(batch.correct, batch.group_id)
-        return batch.replace(advantage=per_token(outcome, batch.response_mask), success_rate=rate)
+        return batch.replace(advantage=per_token(outcome, batch.response_mask))

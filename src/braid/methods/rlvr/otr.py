@@ -13,7 +13,12 @@ from braid.options import inherit, option
 from braid.policies.causal import Scores
 
 
-@register("otr", title="One-Token Rollout: Guiding Supervised Fine-Tuning of LLMs with Policy Gradient", family="rlvr", arxiv="2509.26313")
+@register(
+    "otr",
+    title="One-Token Rollout: Guiding Supervised Fine-Tuning of LLMs with Policy Gradient",
+    family="rlvr",
+    arxiv="2509.26313",
+)
 @dataclass(frozen=True)
 class OTR(TokenMethod):
     """Supervised fine-tuning as a bandit at every token: draw tokens, reward the one the demonstration has.
@@ -29,10 +34,16 @@ class OTR(TokenMethod):
     """
 
     draws: int = option(256, "tokens drawn per position (K)", unit="tokens", source="arXiv 2509.26313", low=1)
-    draw_temperature: float = option(1.3, "flattens the policy that is drawn from (kappa)", source="arXiv 2509.26313: above 1", low=1)
-    wrong_reward: float = option(-0.1, "reward of any token but the demonstrated one (beta)", source="arXiv 2509.26313: small, negative", below=1)
+    draw_temperature: float = option(
+        1.3, "flattens the policy that is drawn from (kappa)", source="arXiv 2509.26313: above 1", low=1
+    )
+    wrong_reward: float = option(
+        -0.1, "reward of any token but the demonstrated one (beta)", source="arXiv 2509.26313: small, negative", below=1
+    )
     exact: bool = option(False, "closed form: expectation over draws")
-    aggregation: Aggregation = inherit(TokenMethod, "aggregation", "seq-mean-token-mean", source="arXiv 2509.26313, eq. 5")
+    aggregation: Aggregation = inherit(
+        TokenMethod, "aggregation", "seq-mean-token-mean", source="arXiv 2509.26313, eq. 5"
+    )
 
     published = {"learning_rate": 1e-5}
 

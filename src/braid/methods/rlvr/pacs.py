@@ -18,7 +18,12 @@ from braid.options import inherit, option
 from braid.policies.causal import Scores
 
 
-@register("pacs", title="Implicit Actor Critic Coupling via a Supervised Learning Framework for RLVR", family="rlvr", arxiv="2509.02522")
+@register(
+    "pacs",
+    title="Implicit Actor Critic Coupling via a Supervised Learning Framework for RLVR",
+    family="rlvr",
+    arxiv="2509.02522",
+)
 @dataclass(frozen=True)
 class PACS(GRPO):
     """Predict each response's outcome from its own log-ratio, by cross-entropy: the policy is its own critic.
@@ -35,7 +40,9 @@ class PACS(GRPO):
     proxy_scale: float = option(1.0, "beta: scale of the reward proxy", unit="per nat", source="scripts/pacs", above=0)
     proxy: ProxyKind = option("log_ratio", "sum of log-ratios, or mean log-probability", source="scripts/pacs")
     score: ScoreKind = option("rloo", "how a proxy is compared with its group", source="scripts/pacs")
-    class_balance: ClassBalance = option("balanced", "weight of right and wrong responses in a group", source="scripts/pacs")
+    class_balance: ClassBalance = option(
+        "balanced", "weight of right and wrong responses in a group", source="scripts/pacs"
+    )
     updates_per_batch: int = inherit(GRPO, "updates_per_batch", 4, source="scripts/pacs: 1024 prompts by 256")
     max_gradient_norm: float = inherit(GRPO, "max_gradient_norm", float("inf"), source="pacs_actor.py")
 

@@ -57,8 +57,7 @@ class PPO(GRPO):
         advantage, returns = advantages.gae(reward, batch.value, mask, self.discount, self.gae_lambda)
         if self.whiten:
             advantage = masked_whiten(advantage, mask)
-        rate = advantages.success_rate(batch.correct, batch.group_id)
-        return batch.replace(advantage=advantage * mask, returns=returns, success_rate=rate)
+        return batch.replace(advantage=advantage * mask, returns=returns)
 
     def update(self, batch: Rollouts, scores: Scores) -> Loss:
         error = clipped_value_loss(scores.value, batch.value, batch.returns, self.value_clip)

@@ -12,6 +12,7 @@ from braid.data.records import Rollouts
 from braid.losses import advantages
 from braid.losses.advantages import Center, Scale
 from braid.losses.aggregation import Aggregation, masked_whiten
+from braid.losses.divergences import KLEstimator
 from braid.methods.context import Context
 from braid.methods.registry import register
 from braid.methods.rlvr.grpo import GRPO, Surrogate
@@ -37,6 +38,7 @@ class REINFORCE(GRPO):
     center: Center = inherit(GRPO, "center", "none")
     scale: Scale = inherit(GRPO, "scale", "none")
     surrogate: Surrogate = inherit(GRPO, "surrogate", "none")
+    kl_estimator: KLEstimator = inherit(GRPO, "kl_estimator", "k1", source="arXiv 2501.03262")
     kl_placement: Literal["loss", "reward"] = inherit(GRPO, "kl_placement", "reward", source="arXiv 2501.03262")
     aggregation: Aggregation = inherit(GRPO, "aggregation", "token-mean")
     baseline: Literal["none", "running_mean"] = option("running_mean", "what is subtracted from every reward")
@@ -65,9 +67,8 @@ class REINFORCE(GRPO):
         returns = advantages.return_to_go(
             batch.token_reward + at_last_token(score, batch.response_mask), batch.response_mask, self.discount
         )
-        rate = advantages.success_rate(batch.correct, batch.group_id)
         advantage = masked_whiten(returns, batch.response_mask) if self.whiten else returns
-        return batch.replace(advantage=advantage * batch.response_mask, returns=returns, success_rate=rate)
+        return batch.replace(advantage=advantage, returns=returns)
 
 
 def at_last_token(values: Tensor, mask: Tensor) -> Tensor:

@@ -35,5 +35,7 @@ class SFT(TokenMethod):
     published = {"learning_rate": 1e-5}
 
     def update(self, batch: Rollouts, scores: Scores) -> Loss:
-        per_token = imitation.weighted_likelihood(scores.log_prob, self.token_weight, self.cutoff_prob) * batch.advantage
+        per_token = (
+            imitation.weighted_likelihood(scores.log_prob, self.token_weight, self.cutoff_prob) * batch.advantage
+        )
         return Loss((batch.weights["policy"] * per_token).sum())

@@ -48,8 +48,9 @@ class ArithmeticTask(TextTask):
     level_mix: str = knob("uniform", "which levels are frequent", choices=("uniform", "easy", "hard"))
     level_weights: tuple[float, ...] = knob((), "weight of each of `levels`, instead of `level_mix`", low=0)
     digits: int = knob(1, "most digits of an operand", "digits", 1, 4)
+    largest_operand: int = knob(6, "largest operand where digits is 1 (more digits: all are used)", low=1, high=9)
     operations: str = knob("+-*", "allowed operations, of + - * %")
-    result_max: int = knob(0, "largest result of any step, minus half of it the smallest; 0: 2*100**digits - 1", low=0)
+    result_max: int = knob(0, "largest result of any step, minus half of it the smallest; 0: 60 for 1 digit, else 2*100**digits", low=0)
     ood_levels: tuple[int, ...] = knob((4,), "levels of the ood split", "operations", 1, 5)
     ood_digits: int = knob(0, "most digits of an operand in the ood split; 0: the same as `digits`", "digits", 0, 4)
     corpus_styles: str = knob("A:0.8,padded:0.1,skipping:0.1", "styles of sound corpus rows with their weights")
@@ -153,20 +154,24 @@ class ArithmeticTask(TextTask):
         return self.level_weights or [_MIX[self.level_mix](ranks[level]) for level in self.levels]
 
     def _bounds(self, digits: int) -> tuple[int, int]:
-        largest = self.result_max or 2 * 100**digits - 1
+        largest = self.result_max or (60 if digits == 1 else 2 * 100**digits)
         return -(largest // 2), largest
+
+    def _top(self, digits: int) -> int:
+        """The largest operand of so many digits."""
+        return self.largest_operand if digits == 1 else 10**digits - 1
 
     def _problem(self, split: Split, seed: int, index: int) -> Problem:
         generator = generator_for(self.name, seed, split, index)
         if split != "ood":
             level = generator.choices(self.levels, self._level_weights)[0]
             return draw_problem(
-                generator, level, self.operations, self.digits, *self._bounds(self.digits),
+                generator, level, self.operations, self._top(self.digits), *self._bounds(self.digits),
                 accept=lambda problem: split_of(problem.canonical) == split,
             )  # fmt: skip
         level, digits = generator.choice(self.ood_levels), self.ood_digits or self.digits
         return draw_problem(
-            generator, level, self.operations, digits, *self._bounds(digits),
+            generator, level, self.operations, self._top(digits), *self._bounds(digits),
             accept=lambda problem: level not in self.levels or max(problem.numbers) >= 10**self.digits,
         )  # fmt: skip
 

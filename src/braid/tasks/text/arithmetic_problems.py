@@ -113,7 +113,7 @@ def draw_problem(
     generator: random.Random,
     level: int,
     operations: Sequence[str],
-    digits: int,
+    top: int,
     smallest: int,
     largest: int,
     accept: Callable[[Problem], bool],
@@ -124,7 +124,7 @@ def draw_problem(
         generator: source of randomness.
         level: number of operations, at least 1.
         operations: those allowed.
-        digits: operands are 1 to `10**digits - 1`.
+        top: the largest operand; the smallest is 1.
         smallest: bound of every step's result.
         largest: bound of every step's result.
         accept: for instance whether the problem belongs to a split.
@@ -132,7 +132,6 @@ def draw_problem(
     Raises:
         UsageError: none was found in `MOST_DRAWS` draws.
     """
-    top = 10**digits - 1
     for _ in range(MOST_DRAWS):
         problem = Problem(
             tuple(generator.randint(1, top) for _ in range(level + 1)), tuple(generator.choices(operations, k=level))
@@ -141,6 +140,6 @@ def draw_problem(
         if within and accept(problem):
             return problem
     raise UsageError(
-        f"found no problem of level {level} with operations {''.join(operations)!r}, digits={digits} and all results "
+        f"found no problem of level {level} with operations {''.join(operations)!r}, operands up to {top} and all results "
         f"within {smallest} to {largest}; use more operations or a larger result_max"
     )

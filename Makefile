@@ -1,0 +1,27 @@
+.PHONY: demo test lint types docs clean
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# Set up once; again whenever the list of dependencies changes.
+$(VENV)/.ready: pyproject.toml constraints.txt scripts/install.py
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python scripts/install.py
+	touch $@
+
+demo: $(VENV)/.ready
+	$(BIN)/braid compare sft grpo chord --task arithmetic --seeds 3 --budget steps=80 --output runs/demo --eval-every 20
+
+test: $(VENV)/.ready
+	$(BIN)/python -m pytest -n auto
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.ready
+	$(BIN)/mypy
+
+clean:
+	rm -rf runs/demo
