@@ -1,10 +1,12 @@
-"""Declared options: dataclass fields that know their unit, source and range, for methods, tasks and run settings alike."""
+"""Declared options: dataclass fields that know their unit, source and range, for methods, tasks and run settings."""
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -22,6 +24,7 @@ def option(
     high: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    choices: Sequence[str] = (),
 ) -> Any:
     """A dataclass field that knows what it means.
 
@@ -34,10 +37,13 @@ def option(
         high: largest allowed value.
         above: every allowed value is larger than this.
         below: every allowed value is smaller than this.
+        choices: the allowed values, where the annotation does not list them.
+
+    The bounds of a tuple hold for each of its items.
     """
     bounds = {"low": low, "high": high, "above": above, "below": below}
     metadata = {"help": help, "unit": unit, "source": source, **{k: v for k, v in bounds.items() if v is not None}}
-    return dataclasses.field(default=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata={**metadata, "choices": tuple(choices)})
 
 
 def inherit(owner: type, name: str, default: Any, source: str = "") -> Any:
@@ -76,7 +82,9 @@ class Option:
     @property
     def description(self) -> str:
         """Help, unit and source in one line."""
-        return self.help + (f" [{self.unit}]" if self.unit else "") + (f" (source: {self.source})" if self.source else "")
+        return (
+            self.help + (f" [{self.unit}]" if self.unit else "") + (f" (source: {self.source})" if self.source else "")
+        )
 
 
 @cache
@@ -105,33 +113,42 @@ def check_options(instance: Any) -> None:
     """
     hints = get_type_hints(type(instance))
     for f in dataclasses.fields(instance):
-        value = getattr(instance, f.name)
-        _check_type(f.name, value, hints[f.name])
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            _check_range(f.name, value, f.metadata)
+        value, hint = getattr(instance, f.name), hints[f.name]
+        choices = get_args(hint) if get_origin(hint) is Literal else f.metadata.get("choices")
+        if choices:
+            if value not in choices:
+                close = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1)
+                hint = f"; did you mean {close[0]}?" if close else ""
+                raise UsageError(f"{f.name}={value!r} is not one of {', '.join(map(str, choices))}{hint}")
+        elif get_origin(hint) is tuple:
+            if not isinstance(value, tuple):
+                raise UsageError(f"{f.name}={value!r} must be a tuple")
+            for item in value:
+                _check_value(f"{f.name}={value!r}: {item!r}", item, get_args(hint)[0], f.metadata)
+        else:
+            _check_value(f"{f.name}={value!r}", value, hint, f.metadata)
 
 
-def _check_type(name: str, value: Any, hint: Any) -> None:
-    if get_origin(hint) is Literal:
-        choices: Sequence[Any] = get_args(hint)
-        if value not in choices:
-            raise UsageError(f"{name}={value!r} is not one of {', '.join(map(str, choices))}")
-    elif hint is float and (isinstance(value, bool) or not isinstance(value, int | float)):
-        raise UsageError(f"{name}={value!r} must be a number")
-    elif hint is int and (isinstance(value, bool) or not isinstance(value, int)):
-        raise UsageError(f"{name}={value!r} must be a whole number")
-    elif hint is bool and not isinstance(value, bool):
-        raise UsageError(f"{name}={value!r} must be true or false")
+def _check_value(shown: str, value: Any, hint: Any, metadata: Mapping[str, Any]) -> None:
+    kind = _KINDS.get(hint)
+    if kind is not None and (not isinstance(value, kind[0]) or (isinstance(value, bool) and hint is not bool)):
+        raise UsageError(f"{shown} must be {kind[1]}")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        present = [(words, metadata[key], holds) for key, words, holds in _BOUNDS if key in metadata]
+        if math.isnan(value) or not all(holds(value, bound) for _, bound, holds in present):
+            rule = " and ".join(f"{words} {bound:g}" for words, bound, _ in present) or "a number"
+            raise UsageError(f"{shown} must be {rule}")
 
 
-def _check_range(name: str, value: float, metadata: Any) -> None:
-    limits = {
-        "low": (lambda bound: value >= bound, "at least"),
-        "high": (lambda bound: value <= bound, "at most"),
-        "above": (lambda bound: value > bound, "above"),
-        "below": (lambda bound: value < bound, "below"),
-    }
-    present = [(key, metadata[key]) for key in limits if key in metadata]
-    if math.isnan(value) or any(not limits[key][0](bound) for key, bound in present):
-        rule = " and ".join(f"{limits[key][1]} {bound:g}" for key, bound in present) or "a number"
-        raise UsageError(f"{name}={value} must be {rule}")
+_KINDS: dict[Any, tuple[Any, str]] = {
+    int: (int, "a whole number"),
+    float: (int | float, "a number"),
+    bool: (bool, "true or false"),
+    str: (str, "text"),
+}
+_BOUNDS = (
+    ("low", "at least", operator.ge),
+    ("high", "at most", operator.le),
+    ("above", "above", operator.gt),
+    ("below", "below", operator.lt),
+)

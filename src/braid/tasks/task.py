@@ -1,4 +1,4 @@
-"""What every task for a language model offers, and the checked options ("knobs") a task is configured with."""
+"""What every task for a language model offers, and what tasks share."""
 
 from __future__ import annotations
 
@@ -7,42 +7,19 @@ import hashlib
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, TypeVar, get_args
+from typing import ClassVar, Literal, get_args
 
 from braid.data.examples import Example
 from braid.errors import UsageError, unknown_name
+from braid.options import check_options
 
 Split = Literal["train", "validation", "test", "ood"]
 SPLITS: tuple[Split, ...] = get_args(Split)
-Value = TypeVar("Value")
-
-
-def knob(
-    default: Value,
-    description: str,
-    unit: str | None = None,
-    low: float | None = None,
-    high: float | None = None,
-    choices: Sequence[str] | None = None,
-) -> Value:
-    """A dataclass field of a task with what the command line shows of it and what its value is checked against.
-
-    Args:
-        default: also gives the type that values must have.
-        description: one line, shown by the command line.
-        unit: of the value, if it has one.
-        low: smallest allowed value (of each element, if the value is a tuple).
-        high: largest allowed value.
-        choices: the allowed values, if they are few.
-    """
-    metadata = {"help": description, "unit": unit, "low": low, "high": high, "choices": choices}
-    field: Value = dataclasses.field(default=default, metadata=metadata)
-    return field
 
 
 @dataclasses.dataclass(frozen=True)
 class TextTask(ABC):
-    """A world of prompts with a verifier. A subclass is a frozen dataclass whose fields are made by `knob`.
+    """A world of prompts with a verifier. A subclass is a frozen dataclass whose fields are made by `option`.
 
     Instance `i` of a split depends only on the configuration, the seed, the split and `i`, so that the first k of n
     examples are the k examples. Which of the splits train (80 %), validation and test (10 % each) a problem belongs to
@@ -60,7 +37,7 @@ class TextTask(ABC):
     """The mean of `correct` that uniformly random text gets."""
 
     def __post_init__(self) -> None:
-        check_knobs(self)
+        check_options(self)
 
     @abstractmethod
     def examples(self, split: Split, n: int, seed: int = 0) -> list[Example]:
@@ -105,49 +82,6 @@ def check_split(split: str, n: int) -> None:
         raise unknown_name("split", split, SPLITS)
     if n < 0:
         raise UsageError(f"n={n} is negative; ask for 0 or more examples")
-
-
-def check_knobs(task: Any) -> None:
-    """Checks each field of a task against the type of its default and the range or choices given to `knob`.
-
-    Raises:
-        UsageError: naming the option, its value and what is allowed.
-    """
-    for field in dataclasses.fields(task):
-        value = getattr(task, field.name)
-        shown = f"{field.name}={value!r}"
-        if not _has_type_of(value, field.default):
-            raise UsageError(f"{shown} should be {_type_in_words(field.default)}, as the default {field.default!r} is")
-        choices = field.metadata.get("choices")
-        if choices and value not in choices:
-            raise unknown_name(f"value of {field.name}", str(value), choices)
-        low, high = field.metadata.get("low"), field.metadata.get("high")
-        for item in value if isinstance(value, tuple) else (value,):
-            if (low is not None and item < low) or (high is not None and item > high) or item != item:
-                raise UsageError(f"{shown} is out of range; allowed is {_range_in_words(low, high)}")
-
-
-def _has_type_of(value: Any, default: Any) -> bool:
-    if isinstance(default, bool) or isinstance(value, bool):
-        return isinstance(value, bool) and isinstance(default, bool)
-    if isinstance(default, tuple):
-        element = default[0] if default else 0.0
-        return isinstance(value, tuple) and all(_has_type_of(item, element) for item in value)
-    return isinstance(value, int | float) if isinstance(default, float) else isinstance(value, type(default))
-
-
-def _type_in_words(default: Any) -> str:
-    if isinstance(default, tuple):
-        return f"a tuple of values that are each {_type_in_words(default[0] if default else 0.0)}"
-    return {"int": "a whole number", "float": "a number", "str": "text", "bool": "True or False"}[
-        type(default).__name__
-    ]
-
-
-def _range_in_words(low: float | None, high: float | None) -> str:
-    if low is None or high is None:
-        return f"at least {low}" if high is None else f"at most {high}"
-    return f"{low} to {high}"
 
 
 def stable_integer(*parts: object) -> int:

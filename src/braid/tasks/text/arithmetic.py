@@ -11,13 +11,13 @@ from typing import ClassVar
 
 from braid.data.examples import Example
 from braid.errors import UsageError, unknown_name
+from braid.options import option
 from braid.tasks.task import (
     Split,
     TextTask,
     check_split,
     draw,
     generator_for,
-    knob,
     parse_mixture,
     split_of,
     stable_fraction,
@@ -44,21 +44,30 @@ class ArithmeticTask(TextTask):
     faulty_styles: ClassVar[tuple[str, ...]] = FAULTY_STYLES
     skills: ClassVar[tuple[str, ...]] = SKILLS
 
-    levels: tuple[int, ...] = knob((1, 2, 3), "levels of train, validation and test", "operations", 1, 5)
-    level_mix: str = knob("uniform", "which levels are frequent", choices=("uniform", "easy", "hard"))
-    level_weights: tuple[float, ...] = knob((), "weight of each of `levels`, instead of `level_mix`", low=0)
-    digits: int = knob(1, "most digits of an operand", "digits", 1, 4)
-    largest_operand: int = knob(6, "largest operand where digits is 1 (more digits: all are used)", low=1, high=9)
-    operations: str = knob("+-*", "allowed operations, of + - * %")
-    result_max: int = knob(0, "largest result of any step, minus half of it the smallest; 0: 60 for 1 digit, else 2*100**digits", low=0)
-    ood_levels: tuple[int, ...] = knob((4,), "levels of the ood split", "operations", 1, 5)
-    ood_digits: int = knob(0, "most digits of an operand in the ood split; 0: the same as `digits`", "digits", 0, 4)
-    corpus_styles: str = knob("A:0.8,padded:0.1,skipping:0.1", "styles of sound corpus rows with their weights")
-    corruption: float = knob(0.4, "share of corpus rows with a faulty completion", low=0, high=1)
-    corruption_styles: str = knob("mistaken:0.75,malformed:0.15,wrong_steps:0.1", "styles of faulty corpus rows")
-    side_skill_fraction: float = knob(0.05, "share of corpus rows on reversal, copying and look-up", low=0, high=1)
-    filler_probability: float = knob(0.0, "share of demonstrations with idiosyncratic filler words", low=0, high=1)
-    label_noise: float = knob(0.0, "probability that `reward` is the opposite of `correct`", low=0, high=1)
+    levels: tuple[int, ...] = option(
+        (1, 2, 3), "levels of train, validation and test", unit="operations", low=1, high=5
+    )
+    level_mix: str = option("uniform", "which levels are frequent", choices=("uniform", "easy", "hard"))
+    level_weights: tuple[float, ...] = option((), "weight of each of `levels`, instead of `level_mix`", low=0)
+    digits: int = option(1, "most digits of an operand", unit="digits", low=1, high=4)
+    largest_operand: int = option(6, "largest operand where digits is 1 (more digits: all are used)", low=1, high=9)
+    operations: str = option("+-*", "allowed operations, of + - * %")
+    result_max: int = option(
+        0, "largest result of any step, minus half of it the smallest; 0: 60 for 1 digit, else 2*100**digits", low=0
+    )
+    ood_levels: tuple[int, ...] = option((4,), "levels of the ood split", unit="operations", low=1, high=5)
+    ood_digits: int = option(
+        0, "most digits of an operand in the ood split; 0: the same as `digits`", unit="digits", low=0, high=4
+    )
+    corpus_levels: tuple[int, ...] = option(
+        (), "levels of the corpus; none: the same as `levels`", unit="operations", low=1, high=5
+    )
+    corpus_styles: str = option("A:0.8,padded:0.1,skipping:0.1", "styles of sound corpus rows with their weights")
+    corruption: float = option(0.35, "share of corpus rows with a faulty completion", low=0, high=1)
+    corruption_styles: str = option("mistaken:0.75,malformed:0.15,wrong_steps:0.1", "styles of faulty corpus rows")
+    side_skill_fraction: float = option(0.05, "share of corpus rows on reversal, copying and look-up", low=0, high=1)
+    filler_probability: float = option(0.0, "share of demonstrations with idiosyncratic filler words", low=0, high=1)
+    label_noise: float = option(0.0, "probability that `reward` is the opposite of `correct`", low=0, high=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,11 +79,12 @@ class ArithmeticTask(TextTask):
             raise UsageError("levels and ood_levels need at least one level of 1 to 5 each")
         if self.level_weights and (len(self.level_weights) != len(self.levels) or not sum(self.level_weights)):
             raise UsageError(f"level_weights={self.level_weights} should be {len(self.levels)} weights, one per level")
-        known = set(self.levels) & set(self.ood_levels)
+        known = {*self.levels, *self.corpus_levels} & set(self.ood_levels)
         if known and self.ood_digits <= self.digits:
             raise UsageError(
-                f"ood_levels={self.ood_levels} shares level {min(known)} with levels={self.levels}, so the ood split "
-                f"would not be apart; use other levels, or ood_digits greater than digits={self.digits}"
+                f"ood_levels={self.ood_levels} shares level {min(known)} with levels={self.levels} or "
+                f"corpus_levels={self.corpus_levels}, so the ood split would not be apart; "
+                f"use other levels, or ood_digits greater than digits={self.digits}"
             )
         self._mixtures  # noqa: B018
 
@@ -86,7 +96,7 @@ class ArithmeticTask(TextTask):
         """The problems of `examples` solved in a style of `styles` (default A)."""
         check_split(split, n)
         style = self.check_style(style)
-        return [self._example(split, seed, index, style, self.filler_probability) for index in range(n)]
+        return [self._example(self._problem(split, seed, index), split, seed, index, style) for index in range(n)]
 
     def side_skill_examples(self, kind: str, split: Split, n: int, seed: int = 0) -> list[Example]:
         """`n` examples of a skill that is no arithmetic: `reverse`, `copy` or `lookup`."""
@@ -106,8 +116,9 @@ class ArithmeticTask(TextTask):
             if generator.random() < self.side_skill_fraction:
                 rows.append(skill_example(generator.choice(SKILLS), "train", index, seed))
             else:
+                problem = self._problem("train", seed, index, self.corpus_levels)
                 style = draw(faulty if corrupted else sound, generator)
-                rows.append(self._example("train", seed, index, style, self.filler_probability))
+                rows.append(self._example(problem, "train", seed, index, style))
         return rows
 
     def reward(self, examples: Sequence[Example], completions: Sequence[str]) -> dict[str, list[float]]:
@@ -124,13 +135,13 @@ class ArithmeticTask(TextTask):
     @property
     def max_prompt_tokens(self) -> int:
         """Longest prompt of any split, in characters."""
-        level, digits = max(*self.levels, *self.ood_levels), max(self.digits, self.ood_digits)
+        level, digits = self._largest_level, max(self.digits, self.ood_digits)
         return max(len("Q: =?") + level + (level + 1) * digits, LONGEST_PROMPT)
 
     @property
     def max_new_tokens(self) -> int:
         """Longest demonstration of any style and split, in characters with each tag as one."""
-        level, digits = max(*self.levels, *self.ood_levels), max(self.digits, self.ood_digits)
+        level, digits = self._largest_level, max(self.digits, self.ood_digits)
         number = max(len(str(bound)) for bound in self._bounds(digits))
         verbose = level * (3 * number + len("first +=, ")) + len("so ") + number
         checked_or_padded = (level + 1) * (3 * number + len("+=;")) + len("check ")
@@ -148,10 +159,15 @@ class ArithmeticTask(TextTask):
             parse_mixture("corruption_styles", self.corruption_styles, self.styles),
         )
 
-    @cached_property
-    def _level_weights(self) -> Sequence[float]:
-        ranks = {level: rank for rank, level in enumerate(sorted(set(self.levels)))}
-        return self.level_weights or [_MIX[self.level_mix](ranks[level]) for level in self.levels]
+    def _level_weights(self, levels: Sequence[int]) -> Sequence[float]:
+        if self.level_weights and levels == self.levels:
+            return self.level_weights
+        ranks = {level: rank for rank, level in enumerate(sorted(set(levels)))}
+        return [_MIX[self.level_mix](ranks[level]) for level in levels]
+
+    @property
+    def _largest_level(self) -> int:
+        return max(*self.levels, *self.ood_levels, *self.corpus_levels)
 
     def _bounds(self, digits: int) -> tuple[int, int]:
         largest = self.result_max or (60 if digits == 1 else 2 * 100**digits)
@@ -161,25 +177,26 @@ class ArithmeticTask(TextTask):
         """The largest operand of so many digits."""
         return self.largest_operand if digits == 1 else 10**digits - 1
 
-    def _problem(self, split: Split, seed: int, index: int) -> Problem:
+    def _problem(self, split: Split, seed: int, index: int, levels: tuple[int, ...] = ()) -> Problem:
         generator = generator_for(self.name, seed, split, index)
         if split != "ood":
-            level = generator.choices(self.levels, self._level_weights)[0]
+            levels = levels or self.levels
+            level = generator.choices(levels, self._level_weights(levels))[0]
             return draw_problem(
                 generator, level, self.operations, self._top(self.digits), *self._bounds(self.digits),
                 accept=lambda problem: split_of(problem.canonical) == split,
             )  # fmt: skip
         level, digits = generator.choice(self.ood_levels), self.ood_digits or self.digits
+        known = {*self.levels, *self.corpus_levels}
         return draw_problem(
             generator, level, self.operations, self._top(digits), *self._bounds(digits),
-            accept=lambda problem: level not in self.levels or max(problem.numbers) >= 10**self.digits,
+            accept=lambda problem: level not in known or max(problem.numbers) >= 10**self.digits,
         )  # fmt: skip
 
-    def _example(self, split: Split, seed: int, index: int, style: str, filler_probability: float) -> Example:
-        problem = self._problem(split, seed, index)
+    def _example(self, problem: Problem, split: Split, seed: int, index: int, style: str) -> Example:
         generator = generator_for("style", style, seed, split, index)
         completion = STYLES[style](problem, generator)
-        if filler_probability and generator.random() < filler_probability:
+        if self.filler_probability and generator.random() < self.filler_probability:
             completion = with_fillers(completion, generator)
         return Example(
             id=f"{self.name}-{split}-{seed}-{index}",

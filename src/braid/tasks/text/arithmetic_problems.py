@@ -140,6 +140,6 @@ def draw_problem(
         if within and accept(problem):
             return problem
     raise UsageError(
-        f"found no problem of level {level} with operations {''.join(operations)!r}, operands up to {top} and all results "
-        f"within {smallest} to {largest}; use more operations or a larger result_max"
+        f"found no problem of level {level} with operations {''.join(operations)!r}, operands up to {top} and all "
+        f"results within {smallest} to {largest}; use more operations or a larger result_max"
     )

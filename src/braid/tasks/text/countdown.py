@@ -11,7 +11,8 @@ from typing import ClassVar
 
 from braid.data.examples import Example
 from braid.errors import UsageError
-from braid.tasks.task import Split, TextTask, check_split, draw, generator_for, knob, parse_mixture, split_of
+from braid.options import option
+from braid.tasks.task import Split, TextTask, check_split, draw, generator_for, parse_mixture, split_of
 from braid.tasks.text.countdown_answers import judge_answer
 from braid.tasks.text.countdown_expressions import Expression, write_expression
 from braid.tasks.text.countdown_solver import solutions
@@ -35,19 +36,19 @@ class CountdownTask(TextTask):
     styles: ClassVar[tuple[str, ...]] = tuple(STYLES)
     faulty_styles: ClassVar[tuple[str, ...]] = FAULTY_STYLES
 
-    min_count: int = knob(3, "fewest numbers given", "numbers", 2, 4)
-    max_count: int = knob(3, "most numbers given", "numbers", 2, 4)
-    max_number: int = knob(10, "largest given number", low=4, high=100)
-    max_target: int = knob(50, "largest target", low=5, high=1000)
-    operations: str = knob("+-*", "operations from which problems are made, of + - * /; answers may use all")
-    use_all: bool = knob(True, "make every problem from all of its numbers (an answer need not use them all)")
-    min_solutions: int = knob(1, "fewest different solutions of a problem", "solutions", 1)
-    max_solutions: int = knob(0, "most different solutions of a problem; 0: any number", "solutions", 0)
-    ood_count: int = knob(4, "how many numbers are given in the ood split", "numbers", 3, 5)
-    ood_max_target: int = knob(0, "largest target in the ood split; 0: the same as `max_target`", low=0, high=10_000)
-    corpus_styles: str = knob("solution", "styles of sound corpus rows with their weights")
-    corruption: float = knob(0.4, "share of corpus rows with a faulty completion", low=0, high=1)
-    corruption_styles: str = knob("mistaken:0.9,malformed:0.1", "styles of faulty corpus rows")
+    min_count: int = option(3, "fewest numbers given", unit="numbers", low=2, high=4)
+    max_count: int = option(3, "most numbers given", unit="numbers", low=2, high=4)
+    max_number: int = option(12, "largest given number", low=4, high=100)
+    max_target: int = option(50, "largest target", low=5, high=1000)
+    operations: str = option("+-*", "operations from which problems are made, of + - * /; answers may use all")
+    use_all: bool = option(True, "make every problem from all of its numbers (an answer need not use them all)")
+    min_solutions: int = option(1, "fewest different solutions of a problem", unit="solutions", low=1)
+    max_solutions: int = option(0, "most different solutions of a problem; 0: any number", unit="solutions", low=0)
+    ood_count: int = option(4, "how many numbers are given in the ood split", unit="numbers", low=3, high=5)
+    ood_max_target: int = option(0, "largest target in the ood split; 0: the same as `max_target`", low=0, high=10_000)
+    corpus_styles: str = option("solution", "styles of sound corpus rows with their weights")
+    corruption: float = option(0.35, "share of corpus rows with a faulty completion", low=0, high=1)
+    corruption_styles: str = option("mistaken:0.9,malformed:0.1", "styles of faulty corpus rows")
 
     def __post_init__(self) -> None:
         super().__post_init__()
