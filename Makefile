@@ -17,11 +17,15 @@ test: $(VENV)/.ready
 	$(BIN)/python -m pytest -n auto
 
 lint: $(VENV)/.ready
+	$(BIN)/python scripts/make_docs.py --check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/.ready
 	$(BIN)/mypy
+
+docs: $(VENV)/.ready
+	$(BIN)/python scripts/make_docs.py
 
 clean:
 	rm -rf runs/demo

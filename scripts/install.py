@@ -39,7 +39,9 @@ def install_torch() -> bool:
 def main() -> None:
     """Install PyTorch, then the rest."""
     if not install_torch():
-        sys.exit(f"could not install {pinned_torch()} for the CPU; install PyTorch yourself (2.10 or newer), then run this again")
+        sys.exit(
+            f"could not install {pinned_torch()} for the CPU; install PyTorch yourself (2.10 or newer), then run this again"
+        )
     constraint = [] if shutil.which("nvidia-smi") else ["--constraint", "constraints.txt"]
     if not pip(*constraint, "--editable", ".[dev]"):
         sys.exit("installation failed; the lines above say why")

@@ -96,7 +96,9 @@ def make_rows(
     )
 
 
-def score_rows(batch: Rollouts, log_prob: float | Tensor = -1.0, entropy: float = 0.0, value: float = 0.0) -> StubScores:
+def score_rows(
+    batch: Rollouts, log_prob: float | Tensor = -1.0, entropy: float = 0.0, value: float = 0.0
+) -> StubScores:
     """Scores of `batch`: a number for every response token, or a tensor [B, T]."""
     mask = batch.response_mask.float()
     return StubScores(

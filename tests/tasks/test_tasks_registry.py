@@ -35,7 +35,7 @@ def test_a_task_object_is_kept_or_copied_with_changes() -> None:
         ("arithmetic", {"digits": 5}, "digits=5 must be at least 1 and at most 4"),
         ("arithmetic", {"digits": "2"}, "digits='2' must be a whole number"),
         ("arithmetic", {"digits": True}, "digits=True must be a whole number"),
-        ("arithmetic", {"levels": (0,)}, "levels=\\(0,\\) : 0 must be at least 1 and at most 5"),
+        ("arithmetic", {"levels": (0,)}, "levels=\\(0,\\): 0 must be at least 1 and at most 5"),
         ("arithmetic", {"levels": ()}, "at least one level"),
         ("arithmetic", {"levels": (1, 4)}, "shares level 4"),
         ("arithmetic", {"levels": (1,), "corpus_levels": (4,)}, "shares level 4"),

@@ -25,9 +25,9 @@ One method: its four strands, its hyper-parameters with default, unit and source
 
 def list_command(arguments: Sequence[str]) -> None:
     """Print the catalogue."""
-    from rich.console import Console
     from rich.table import Table
 
+    from braid.cli.output import console
     from braid.tasks import TASKS
 
     if {"-h", "--help"} & set(arguments):
@@ -47,55 +47,57 @@ def list_command(arguments: Sequence[str]) -> None:
     only_tasks = "--tasks" in rest
     unknown = [word for word in rest if word != "--tasks"]
     if unknown:
-        raise UsageError(f"braid list does not know {unknown[0]!r}; see braid list --help")
-    console = Console()
+        raise unknown_name("option of braid list", unknown[0], ["--family", "--tasks"])
+    out = console()
     if not only_tasks:
         table = Table("method", "family", "arXiv", "what it is", title="methods", title_justify="left")
         for entry in catalogue().values():
             if family in (None, entry.family):
                 table.add_row(entry.slug, entry.family, entry.arxiv, entry.summary)
-        console.print(table)
+        out.print(table)
     tasks = Table("task", "what it is", title="tasks", title_justify="left")
-    for name, place in TASKS.items():
-        tasks.add_row(name, _task_summary(place))
-    console.print(tasks)
+    for name, source in TASKS.items():
+        tasks.add_row(name, _task_summary(source))
+    out.print(tasks)
 
 
 def show_command(arguments: Sequence[str]) -> None:
     """Print one method."""
-    from rich.console import Console
+    import inspect
+
     from rich.table import Table
 
+    from braid.cli.output import console
     from braid.methods.registry import find_method, parse_strands
     from braid.options import options_of
 
-    if len(arguments) != 1 or arguments[0] in ("-h", "--help"):
-        if arguments and arguments[0] in ("-h", "--help"):
-            print(SHOW_HELP)
-            return
+    if {"-h", "--help"} & set(arguments):
+        print(SHOW_HELP)
+        return
+    if len(arguments) != 1:
         raise UsageError("braid show needs one method; braid list shows them all")
     name = arguments[0]
-    owner = find_method(name)
-    docstring = (owner.__doc__ or "").strip()
+    method = find_method(name)
+    owner: type = method
+    docstring = inspect.cleandoc(owner.__doc__ or "")
     entry = catalogue().get(name)
-    console = Console()
-    console.print(f"[bold]{name}[/bold]" + (f"  {entry.title}" if entry else ""), highlight=False)
+    print(f"{name}  {entry.title}" if entry else name)
     if entry and entry.arxiv:
-        console.print(f"https://arxiv.org/abs/{entry.arxiv}")
-    console.print(f"\n{docstring.splitlines()[0] if docstring else ''}\n", highlight=False, markup=False)
-    import inspect
-
+        print(f"https://arxiv.org/abs/{entry.arxiv}")
+    print(f"\n{docstring.partition(chr(10))[0]}\n")
     strands = Table("strand", "", title="strands", title_justify="left")
-    for strand, text in parse_strands(inspect.cleandoc(owner.__doc__ or "")).items():
+    for strand, text in parse_strands(docstring).items():
         strands.add_row(strand, text)
-    console.print(strands)
     options = Table("option", "default", "unit", "what it is", "source", title="hyper-parameters", title_justify="left")
     for option in options_of(owner):
-        options.add_row("--" + option.name.replace("_", "-"), str(option.default), option.unit, option.help, option.source)
-    console.print(options)
-    if owner.published:
-        console.print("published runs: " + ", ".join(f"{k} {v}" for k, v in owner.published.items()), highlight=False)
-    console.print(f"\nbraid train {name} --task arithmetic --steps 200", highlight=False, markup=False)
+        flag = "--" + option.name.replace("_", "-")
+        options.add_row(flag, str(option.default), option.unit, option.help, option.source)
+    out = console()
+    out.print(strands)
+    out.print(options)
+    if method.published:
+        print("published runs: " + ", ".join(f"{k} {v}" for k, v in method.published.items()))
+    print(f"\nbraid train {name} --task arithmetic --steps 200")
 
 
 def _task_summary(place: str) -> str:

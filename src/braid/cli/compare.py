@@ -12,9 +12,10 @@ HELP = """\
 usage: braid compare ARM [ARM ...] [--task TASK] [--seeds N] [--budget LIMIT] [options]
 
 Train several methods under equal conditions (same base checkpoint, same prompts in the same order, same budget, same
-evaluation) and compare them on held-out problems, with 95 % intervals. The first arm is the one that others are compared to.
+evaluation) and compare them on held-out problems, with 95 % intervals. The first arm is the one that others are
+compared to.
 
-An arm is a method, with options of its own after an @: grpo, nsr@mode=negative, my_method.py:Mine@clip_high=0.3,beta=0.1
+An arm is a method, with options of its own after an @: grpo, nsr@mode=negative, my_method.py:Mine@clip_high=0.3,beta=0
 Every further option is shown by: braid compare grpo --task arithmetic --help
 
 examples:
@@ -41,10 +42,11 @@ def compare_command(arguments: Sequence[str]) -> None:
 
     parse_budget(take_option(rest, "budget", ""))
     task = take_option(rest, "task", "arithmetic")
-    groups = {word: options_of(find_method(Arm.parse(word).method)) for word in words}
+    owners: dict[str, type] = {word: find_method(Arm.parse(word).method) for word in words}
+    owners[f"task {task}"] = task_class(task)
+    groups: dict[str, Sequence[Option]] = {title: options_of(owner) for title, owner in owners.items()}
     hidden = ("seed", "steps", "tokens", "seconds")
-    groups |= {f"task {task}": options_of(task_class(task))}
-    groups |= {"run": [option for option in options_of(Settings) if option.name not in hidden]}
+    groups["run"] = [option for option in options_of(Settings) if option.name not in hidden]
     own = [
         Option("task", str, "arithmetic", "what is trained on; see braid list", "", ""),
         Option("seeds", int, 3, "number of seeds per arm", "", ""),
@@ -55,10 +57,9 @@ def compare_command(arguments: Sequence[str]) -> None:
     ]
     command, given = parse("braid compare", "Compare methods fairly.", groups, own, rest)
 
-    from rich.console import Console
-
-    from braid.evidence.compare import compare
-    from braid.evidence.report import comparison_markdown, comparison_table
+    from braid.cli.output import console
+    from braid.evidence.compare import COMPARISON, CURVES, TABLE, compare
+    from braid.evidence.report import comparison_table
 
     found = compare(
         words,
@@ -70,7 +71,5 @@ def compare_command(arguments: Sequence[str]) -> None:
         show_progress=not command["quiet"],
         **given,
     )
-    (found.path / "table.md").write_text(comparison_markdown(found), encoding="utf-8")
-    console = Console()
-    console.print(comparison_table(found))
-    console.print(f"table, curves and numbers: {found.path}/table.md, curves.png, comparison.json", highlight=False, soft_wrap=True)
+    console().print(comparison_table(found))
+    print(f"table, curves and numbers: {found.path / TABLE}, {CURVES}, {COMPARISON}")

@@ -39,7 +39,6 @@ examples:
 
 def eval_command(arguments: Sequence[str]) -> None:
     """Evaluate a policy."""
-    from rich.console import Console
     from rich.table import Table
 
     own = [
@@ -51,6 +50,7 @@ def eval_command(arguments: Sequence[str]) -> None:
     if opened is None:
         return
     policy, configuration, command = opened
+    from braid.cli.output import console
     from braid.evaluation.evaluate import evaluate
     from braid.training.checkpoint import write_json
     from braid.training.loop import EVALUATION_SEED
@@ -63,10 +63,12 @@ def eval_command(arguments: Sequence[str]) -> None:
         samples=command["samples"],
         seed=EVALUATION_SEED + configuration.settings.seed,
     )
-    table = Table("metric", command["split"], title=f"{len(found.problems)} problems, {command['samples']} samples each")
+    table = Table(
+        "metric", command["split"], title=f"{len(found.problems)} problems, {command['samples']} samples each"
+    )
     for name, value in found.metrics.items():
         table.add_row(name, f"{value:.4g}")
-    Console().print(table)
+    console().print(table)
     if command["output"]:
         write_json(Path(command["output"]), {**asdict(found), "correct": found.correct.tolist()})
 
@@ -86,6 +88,8 @@ def sample_command(arguments: Sequence[str]) -> None:
     import torch
 
     from braid.rollout.sampler import sample
+    from braid.training.checkpoint import write_json
+    from braid.training.run import prompt_text
 
     text = command["prompt"].replace("\\n", "\n")
     examples = None if text else configuration.task.examples(command["split"], command["count"])
@@ -105,7 +109,13 @@ def sample_command(arguments: Sequence[str]) -> None:
         if examples is not None:
             reward = configuration.task.reward([examples[row]], [answer])["reward"][0]
             verdict = f"   (reward {reward:g}, answer {examples[row].answer})"
-        print(f"{prompts[row]}\n  -> {answer}{verdict}")
+        print(f"{prompt_text(prompts[row])}\n  -> {answer}{verdict}")
+    if command["output"]:
+        answers = [
+            {"prompt": prompts[index // command["samples"]], "completion": policy.decode(tokens)}
+            for index, tokens in enumerate(drawn.tokens)
+        ]
+        write_json(Path(command["output"]), {"samples": answers})
 
 
 def _open(
@@ -121,28 +131,27 @@ def _open(
     if len(words) > 1:
         raise UsageError(f"braid {command} takes one run or checkpoint, not {' '.join(words)}")
 
-    from braid.methods.rlvr.grpo import GRPO
+    from braid.methods.rlvr.sft import SFT
     from braid.options import options_of
     from braid.tasks import task_class
     from braid.training.configuration import Configuration
-    from braid.training.models import load_policy
-    from braid.training.run import CONFIG, Run
+    from braid.training.models import load_checkpoint, load_policy
+    from braid.training.run import Run
     from braid.training.settings import Settings
 
-    source = Path(words[0])
-    run = Run(source) if (source / CONFIG).is_file() else None
+    run = Run(words[0])
+    wanted = ("seed", "max_new_tokens", "device", "threads", "weight_type", "chat_template", "trust_remote_code")
     recorded: dict[str, Any] = {}
     default_task = "arithmetic"
-    if run is not None:
+    if run.exists:
         default_task = run.config["task"]
+        recorded = {name: run.config["settings"][name] for name in wanted if run.config["settings"][name]}
     task = take_option(rest, "task", default_task)
-    if run is not None and task == default_task:
-        recorded = {**(run.config["task_options"] or {}), "max_new_tokens": run.config["settings"]["max_new_tokens"]}
-        if not recorded["max_new_tokens"]:
-            recorded = dict(run.config["task_options"] or {})
-    wanted = ("seed", "max_new_tokens", "device", "threads", "weight_type", "chat_template", "trust_remote_code")
+    if run.exists and task == default_task:
+        recorded = {**(run.config["task_options"] or {}), **recorded}
+    world: type = task_class(task)
     groups = {
-        f"task {task}": options_of(task_class(task)),
+        f"task {task}": options_of(world),
         "run": [option for option in options_of(Settings) if option.name in wanted],
     }
     own = [
@@ -154,9 +163,17 @@ def _open(
         Option("output", str, "", "also write everything to this JSON file", "", ""),
     ]
     chosen, given = parse(f"braid {command}", help_text.split("\n\n")[1], groups, own, rest)
-    configuration = Configuration.build(GRPO, task, {**recorded, **given})
-    policy = run.policy if run is not None else load_policy(words[0], configuration.settings)
-    return policy, configuration, chosen
+    configuration = Configuration.build(SFT, task, {**recorded, **given})
+    settings = configuration.settings
+    if settings.threads:
+        import torch
+
+        torch.set_num_threads(settings.threads)
+    if not run.exists:
+        return load_policy(words[0], settings), configuration, chosen
+    if run.latest_checkpoint is None:
+        raise UsageError(f"{run.path} has no checkpoint yet")
+    return load_checkpoint(run.latest_checkpoint, settings), configuration, chosen
 
 
 def _sampling(configuration: Configuration, command: dict[str, Any]) -> Any:

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from braid.errors import BraidError, UsageError, unknown_name
+from braid.errors import BraidError, Interrupted, unknown_name
 
 COMMANDS = {
     "list": ("braid.cli.catalogue:list_command", "what there is: methods and tasks"),
@@ -57,15 +57,14 @@ def run(arguments: list[str]) -> int:
             raise unknown_name("command", arguments[0], COMMANDS)
         module, _, function = COMMANDS[arguments[0]][0].partition(":")
         getattr(importlib.import_module(module), function)(arguments[1:])
-    except UsageError as error:
-        print(f"braid: {error}", file=sys.stderr)
-        return 2
     except BraidError as error:
         print(f"braid: {error}", file=sys.stderr)
-        return 130 if type(error).__name__ == "Interrupted" else 1
+        return error.exit_code
+    except SystemExit as stop:  # options that tyro did not understand, or its help
+        return stop.code if isinstance(stop.code, int) else 2
     except KeyboardInterrupt:
         print("braid: interrupted", file=sys.stderr)
-        return 130
+        return Interrupted.exit_code
     except BrokenPipeError:  # the reader of a list went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from braid.errors import UsageError
-from braid.options import Option, options_of
+from braid.options import Option
 from braid.training.configuration import ALIASES
 
 
@@ -29,30 +29,44 @@ def parse(
     """
     import tyro
 
-    fields: dict[str, tuple[str, Any, Any]] = {}
-    for title, options in groups.items():
-        for option in options:
-            fields.setdefault(option.name, (option.name, *_field(option, title)))
-    own_fields = {option.name: (option.name, *_field(option, "command")) for option in own}
-    shape = dataclasses.make_dataclass("Options", [*own_fields.values(), *(f for n, f in fields.items() if n not in own_fields)])
-    parsed = tyro.cli(shape, prog=program, description=description, args=list(arguments))
-    defaults = {f.name: f.default for f in dataclasses.fields(shape)}
-    values = {name: getattr(parsed, name) for name in defaults}
-    given = {n: v for n, v in values.items() if n not in own_fields and v != defaults[n]}
-    return {n: values[n] for n in own_fields}, given
+    known = {option.name for option in own}
+    sections: list[tuple[str, Any, Any]] = []
+    for title, options in {"command": own, **groups}.items():
+        new = [option for option in options if title == "command" or option.name not in known]
+        known |= {option.name for option in new}
+        section = dataclasses.make_dataclass(title, [(option.name, *_field(option)) for option in new])
+        name = f"section_{len(sections)}"
+        sections.append(
+            (name, Annotated[section, tyro.conf.arg(name=title)], dataclasses.field(default_factory=section))
+        )
+    shape = dataclasses.make_dataclass("Options", sections)
+    parsed: Any = tyro.cli(
+        shape, prog=program, description=description, args=list(arguments), config=(tyro.conf.OmitArgPrefixes,)
+    )
+    values = {name: value for part in vars(parsed).values() for name, value in vars(part).items()}
+    typed = _typed_names(arguments)
+    own_names = {option.name for option in own}
+    given = {name: value for name, value in values.items() if name not in own_names and name in typed}
+    return {name: values[name] for name in own_names}, given
 
 
-def _field(option: Option, group: str) -> tuple[Any, Any]:
+def _typed_names(arguments: Sequence[str]) -> set[str]:
+    """The options that were typed: a default that is typed counts, since another source may say otherwise."""
+    words = {word[2:].partition("=")[0].replace("-", "_") for word in arguments if word.startswith("--")}
+    words |= {word.removeprefix("no_") for word in words}
+    return words | {name for alias, name in ALIASES.items() if alias in words}
+
+
+def _field(option: Option) -> tuple[Any, Any]:
     import tyro
 
     short = [alias for alias, name in ALIASES.items() if name == option.name]
     note = tyro.conf.arg(
-        help=option.description.replace("%", "%%"),
+        help=option.description,
         aliases=[f"--{alias}" for alias in short] or None,
         help_behavior_hint=f"(default: {option.default})" if option.default not in ("", None) else "(default: none)",
     )
-    default = option.default
-    return Annotated[_typed(option.type), note], dataclasses.field(default=default)
+    return Annotated[_typed(option.type), note], dataclasses.field(default=option.default)
 
 
 def _typed(hint: Any) -> Any:
@@ -89,5 +103,3 @@ def words_before_options(arguments: Sequence[str]) -> tuple[list[str], list[str]
         if word.startswith("-"):
             return list(arguments[:index]), list(arguments[index:])
     return list(arguments), []
-
-

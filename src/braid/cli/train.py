@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from braid.cli.options import parse, take_option, words_before_options
 from braid.errors import UsageError
 from braid.options import Option
+
+if TYPE_CHECKING:
+    from braid.training.run import Run
 
 TRAIN_HELP = """\
 usage: braid train METHOD [--task TASK] [options]
@@ -52,7 +56,8 @@ def train_command(arguments: Sequence[str]) -> None:
         Option("output", str, "", "folder of the run; empty makes a new one under runs", "", ""),
         Option("quiet", bool, False, "no progress bar", "", ""),
     ]
-    groups = {name: options_of(method), f"task {task}": options_of(task_class(task)), "run": options_of(Settings)}
+    owners: dict[str, type] = {name: method, f"task {task}": task_class(task), "run": Settings}
+    groups: dict[str, Sequence[Option]] = {title: options_of(owner) for title, owner in owners.items()}
     summary = (method.__doc__ or "").strip().split("\n", 1)[0]
     command, given = parse(f"braid train {name}", summary, groups, own, rest)
 
@@ -82,13 +87,11 @@ def resume_command(arguments: Sequence[str]) -> None:
     _report(resume(arguments[0]))
 
 
-def _report(run: object) -> None:
-    from rich.console import Console
+def _report(run: Run) -> None:
     from rich.table import Table
 
-    from braid.training.run import Run
+    from braid.cli.output import console
 
-    assert isinstance(run, Run)
     result = run.result or {}
     rows = run.metrics()
     first = next((row for row in rows if row["step"] == 0), {})
@@ -97,8 +100,9 @@ def _report(run: object) -> None:
         short = name.removeprefix("eval/")
         start, test = first.get(name), result.get("test", {}).get(short)
         table.add_row(short, *("" if number is None else f"{number:.4g}" for number in (start, value, test)))
-    console = Console()
-    console.print(table)
-    spent = f"{result.get('step')} steps, {result.get('num_tokens'):,} tokens, {result.get('seconds'):.0f} s of training"
-    console.print(spent + (f", {result['skipped_steps']} steps skipped" if result.get("skipped_steps") else ""))
-    console.print(f"checkpoint (Hugging Face format): {result.get('checkpoint')}", highlight=False, soft_wrap=True)
+    console().print(table)
+    spent = (
+        f"{result.get('step')} steps, {result.get('num_tokens'):,} tokens, {result.get('seconds'):.0f} s of training"
+    )
+    print(spent + (f", {result['skipped_steps']} steps skipped" if result.get("skipped_steps") else ""))
+    print(f"checkpoint (Hugging Face format): {result.get('checkpoint')}")

@@ -101,8 +101,8 @@ def build_preferences(
     return Preferences(
         chosen=side(chosen),
         rejected=side(rejected),
-        margin=torch.zeros(size) if margin is None else torch.tensor(margin),
-        weight=torch.ones(size) if weight is None else torch.tensor(weight),
+        margin=torch.zeros(size) if margin is None else torch.tensor(margin, dtype=torch.float32),
+        weight=torch.ones(size) if weight is None else torch.tensor(weight, dtype=torch.float32),
         batch_size=[size],
     )
 
@@ -130,7 +130,7 @@ def resize(batch: Rollouts, width: int, pad_token_id: int) -> Rollouts:
             return value[:, :width]
         return torch.nn.functional.pad(value, (0, change), value=pad_token_id if name == "tokens" else 0)
 
-    return batch.named_apply(fit)  # type: ignore[attr-defined, no-any-return]
+    return batch.named_apply(fit)  # type: ignore[attr-defined]
 
 
 def trim(batch: Rollouts) -> Rollouts:
@@ -153,9 +153,9 @@ def concatenate(batches: Sequence[Rollouts], pad_token_id: int) -> Rollouts:
     fitted = []
     for batch in batches:
         batch = resize(batch, width, pad_token_id)
-        known = {name: batch.terms.get(name, torch.zeros(len(batch))) for name in terms}
+        known = {name: batch.terms.get(name, torch.zeros_like(batch.reward)) for name in terms}
         fitted.append(batch.replace(terms=TensorDict(known, batch_size=[len(batch)])))
-    return torch.cat(fitted)  # type: ignore[call-overload, no-any-return]
+    return torch.cat(fitted)  # type: ignore[arg-type, return-value]
 
 
 def micro_batches(batch: Rollouts, token_budget: int, *, whole_groups: bool = False) -> list[Tensor]:

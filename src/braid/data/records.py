@@ -6,6 +6,7 @@ Index t speaks of the token *at* t: `log_prob[b, t]` is the log-probability of `
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,7 @@ class Rollouts:
     weights: TensorDict
 
     if TYPE_CHECKING:  # what tensorclass adds, for the type checker
+        batch_size: Sequence[int] = ()
 
         def __len__(self) -> int: ...
         def __getitem__(self, index: object) -> Rollouts: ...
@@ -118,6 +120,7 @@ class Preferences:
     weight: Tensor
 
     if TYPE_CHECKING:
+        batch_size: Sequence[int] = ()
 
         def __len__(self) -> int: ...
         def __getitem__(self, index: object) -> Preferences: ...

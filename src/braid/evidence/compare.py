@@ -2,33 +2,52 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
-import multiprocessing
-import os
+import pickle
+import re
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from braid.errors import BraidError, UsageError, unknown_name
+from braid.errors import BraidError, Interrupted, UsageError, unknown_name
 from braid.evaluation.statistics import Estimate, hierarchical_bootstrap, paired_difference
+from braid.evidence.workers import Job, Pool
+from braid.methods.registry import find_method
 from braid.options import options_of
-from braid.tasks import get_task, task_class
+from braid.tasks import task_class
 from braid.tasks.task import TextTask
-from braid.training.checkpoint import write_json
+from braid.training.checkpoint import read_json, write_atomically, write_json
 from braid.training.configuration import ALIASES, Configuration
-from braid.training.loop import resume, test_evaluation, train
-from braid.training.models import initial_model, load_policy
-from braid.training.progress import progress_bar
-from braid.training.run import CONFIG, Run, describe_environment
+from braid.training.models import initial_model
+from braid.training.run import Run, describe_environment, locked
 from braid.training.settings import Settings
 
-COMPARISON, BASE = "comparison.json", "base.json"
+COMPARISON, BASE, CURVES, TABLE = "comparison.json", "base.json", "curves.png", "table.md"
 METRIC = "pass@1"
+SHARED = frozenset(
+    {
+        "model",
+        "seed",
+        "steps",
+        "tokens",
+        "seconds",
+        "train_examples",
+        "max_new_tokens",
+        "eval_every",
+        "eval_examples",
+        "eval_samples",
+        "eval_temperature",
+        "test_examples",
+        "test_samples",
+    }
+)
+"""Settings that an arm may not have to itself, or the comparison would not be fair."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +77,8 @@ class Arm:
             name, equals, value = part.partition("=")
             if not equals:
                 raise UsageError(f"arm {text!r}: write options as name=value, for instance nsr@mode=negative")
-            options[name.strip().replace("-", "_")] = _literal(value.strip())
+            name = name.strip().replace("-", "_")
+            options[ALIASES.get(name, name)] = _literal(value.strip())
         return cls(text, method, options)
 
 
@@ -80,6 +100,10 @@ class Comparison:
     seeds: list[int]
     base: Estimate
     arms: dict[str, dict[str, Any]]
+
+    def runs(self, label: str) -> list[Run]:
+        """The runs of an arm, one per seed."""
+        return [Run(run_folder(self.path, label, seed)) for seed in self.seeds]
 
 
 def compare(
@@ -114,47 +138,107 @@ def compare(
         UsageError: something was asked for that does not exist or does not fit.
         BraidError: a run failed; the others are kept.
     """
-    from braid.evidence.report import plot_comparison
-
     arms = [Arm.parse(text) for text in methods]
-    if len({arm.label for arm in arms}) < len(arms):
-        raise UsageError(f"an arm is named twice: {' '.join(methods)}")
-    if not isinstance(task, str):
-        task_name, task_options = task.name, {o.name: getattr(task, o.name) for o in options_of(type(task))}
-        options = {**task_options, **options}
-    else:
-        task_name = task
     seed_list = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if len({arm.label for arm in arms}) < len(arms) or len(set(seed_list)) < len(seed_list):
+        raise UsageError(f"an arm or seed is named twice: {' '.join(methods)}; seeds {seed_list}")
     if not arms or not seed_list:
         raise UsageError("a comparison needs at least one method and one seed")
+    if jobs < 0:
+        raise UsageError(f"jobs={jobs} must be at least 0")
     options = {ALIASES.get(name, name): value for name, value in options.items()} | parse_budget(budget)
-    specifications = [
-        {"arm": arm, "seed": seed, **_specify(arm, task_name, options, seed)} for arm in arms for seed in seed_list
-    ]
-    _check_known(arms, task_name, options)
-    path = Path(output) if output is not None else _new_path(task_name)
-    record = {
+    options.setdefault("track", "")
+    first, *others = [(arm, seed, _configure(arm, task, options, seed)) for arm in arms for seed in seed_list]
+    _check_options(arms, first[2], options)
+    path = Path(output) if output is not None else _new_path(first[2].task.name)
+    record: dict[str, Any] = {
         "methods": list(methods),
-        "task": task_name,
+        "task": task if isinstance(task, str) else _description(task),
         "seeds": seed_list,
-        "options": options,
-        "environment": describe_environment(),
+        "options": {name: _description(value) for name, value in options.items()},
     }
-    _check_same(path, record)
-    path.mkdir(parents=True, exist_ok=True)
-    for specification in specifications:
-        specification["output"] = str(path / _slug(specification["arm"].label) / f"seed{specification['seed']}")
-    settings = Settings(**specifications[0]["settings"])
-    world = get_task(task_name, **specifications[0]["task_options"])
-    start = initial_model(world, settings, path, show_progress=show_progress)
-    for specification in specifications:
-        specification["settings"]["model"] = start
-    write_json(path / COMPARISON, {**record, "state": "running"})
-    _run_all(specifications, path, jobs or default_jobs(settings), show_progress)
-    found = _collect(path, arms, seed_list)
-    write_json(path / COMPARISON, {**record, "state": "finished", "metric": METRIC, "base": asdict(found.base), "arms": _plain(found.arms)})
-    plot_comparison(found, path / "curves.png")
+    with locked(path):
+        _check_same(path, record)
+        record["environment"] = describe_environment()
+        write_json(path / COMPARISON, {**record, "state": "running"})
+        try:
+            record["start"] = initial_model(first[2].task, first[2].settings, path, show_progress=show_progress)
+            planned = [_job(path, record["start"], *one) for one in (first, *others)]
+            Pool(planned, path / BASE, jobs or default_jobs(first[2].settings)).run(show_progress)
+        except KeyboardInterrupt:
+            raise Interrupted(f"stopped; the same command with --output {path} goes on") from None
+        found = _collect(path, arms, seed_list)
+        _write(found, record)
     return found
+
+
+def _configure(arm: Arm, task: str | TextTask, options: Mapping[str, Any], seed: int) -> Configuration:
+    """What one run is told; refuses wrong values before anything is trained."""
+    world: type = task_class(task) if isinstance(task, str) else type(task)
+    kinds: tuple[type, ...] = (find_method(arm.method), world, Settings)
+    known = {o.name for kind in kinds for o in options_of(kind)}
+    shared = {name: value for name, value in options.items() if name in known}
+    for name in arm.options:
+        if name in SHARED or name in {o.name for o in options_of(world)}:
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(f"arm {arm.label!r}: {name} must be the same for all arms; give it as {flag}")
+    return Configuration.build(arm.method, task, {**shared, **arm.options, "seed": seed})
+
+
+def _job(path: Path, start: str, arm: Arm, seed: int, configuration: Configuration) -> Job:
+    settings = replace(configuration.settings, model=start)
+    configuration = replace(configuration, settings=settings)
+    content = configuration.to_json()
+    task = configuration.task if content["task_options"] is None else None
+    job = Job(f"{arm.label} seed {seed}", content, task, str(run_folder(path, arm.label, seed)), settings)
+    try:
+        pickle.dumps(job)
+    except Exception as error:
+        raise UsageError(
+            f"task {configuration.task.name!r} cannot be sent to the processes that train ({error}); give data as a "
+            "file and the reward as file.py:function"
+        ) from error
+    return job
+
+
+def _check_options(arms: Sequence[Arm], configuration: Configuration, options: Mapping[str, Any]) -> None:
+    """Refuse options that no arm knows, and a comparison without held-out problems."""
+    kinds: list[type] = [find_method(arm.method) for arm in arms]
+    kinds += [type(configuration.task), Settings]
+    known = {o.name for kind in kinds for o in options_of(kind)}
+    for name in options:
+        if name not in known:
+            raise unknown_name("option", name, known)
+    if not configuration.settings.test_examples:
+        raise UsageError("test_examples=0 leaves a comparison without problems to compare on; use at least 1")
+
+
+def run_folder(path: Path, label: str, seed: int) -> Path:
+    """Where a run of a comparison is kept.
+
+    Args:
+        path: of the comparison.
+        label: of the arm; characters that do not belong in a file's name are replaced, and a hash keeps it distinct.
+        seed: of the run.
+    """
+    name = re.sub(r"[^\w@=,.+-]", "_", label)
+    if name != label or len(name) > 100 or name.startswith("."):
+        name = f"{name[-80:].lstrip('.')}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
+    return path / name / f"seed{seed}"
+
+
+def _write(found: Comparison, record: Mapping[str, Any]) -> None:
+    """The numbers with all that is needed to get them again, the table and the curves."""
+    from braid.evidence.report import comparison_markdown, plot_comparison
+
+    numbers = {"metric": found.metric, "base": asdict(found.base), "arms": _plain(found.arms)}
+    write_json(found.path / COMPARISON, {**record, "state": "finished", **numbers})
+    write_atomically(found.path / TABLE, lambda file: _write_text(file, comparison_markdown(found)))
+    write_atomically(found.path / CURVES, lambda file: plot_comparison(found, file))
+
+
+def _write_text(file: Path, text: str) -> None:
+    file.write_text(text, encoding="utf-8")
 
 
 def parse_budget(text: str) -> dict[str, Any]:
@@ -179,37 +263,10 @@ def parse_budget(text: str) -> dict[str, Any]:
 
 def default_jobs(settings: Settings) -> int:
     """Runs at a time: one per core, one on a GPU."""
+    from braid.evidence.workers import available_cores
     from braid.policies.causal import resolve_device
 
-    return (os.cpu_count() or 1) if resolve_device(settings.device).type == "cpu" else 1
-
-
-def _specify(arm: Arm, task: str, options: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """What one run is told; refuses wrong values before anything is trained."""
-    from braid.methods.registry import find_method
-
-    owner, world = find_method(arm.method), task_class(task)
-    names = {kind: {o.name for o in options_of(kind)} for kind in (owner, world, Settings)}
-    known = set().union(*names.values())
-    shared = {name: value for name, value in options.items() if name in known}
-    built = Configuration.build(owner, task, {**shared, **arm.options, "seed": seed, "track": options.get("track", "")})
-    return {
-        "method": arm.method,
-        "task": task,
-        "method_options": {o.name: getattr(built.method, o.name) for o in options_of(owner)},
-        "task_options": {o.name: getattr(built.task, o.name) for o in options_of(world)},
-        "settings": asdict(built.settings),
-    }
-
-
-def _check_known(arms: Sequence[Arm], task: str, options: Mapping[str, Any]) -> None:
-    from braid.methods.registry import find_method
-
-    owners = [find_method(arm.method) for arm in arms]
-    known = {o.name for kind in (*owners, task_class(task), Settings) for o in options_of(kind)}
-    for name in options:
-        if name not in known:
-            raise unknown_name("option", name, known)
+    return available_cores() if resolve_device(settings.device).type == "cpu" else 1
 
 
 def _check_same(path: Path, record: Mapping[str, Any]) -> None:
@@ -217,89 +274,20 @@ def _check_same(path: Path, record: Mapping[str, Any]) -> None:
     file = path / COMPARISON
     if not file.is_file():
         return
-    old = json.loads(file.read_text(encoding="utf-8"))
+    old = read_json(file)
     for name in ("methods", "task", "seeds", "options"):
-        if old[name] != json.loads(json.dumps(record[name])):
-            raise UsageError(f"{path} holds a comparison with other {name}: {old[name]}; choose another folder")
-
-
-def _run_all(specifications: list[dict[str, Any]], path: Path, jobs: int, show_progress: bool) -> None:
-    """Run what is not finished yet, in parallel processes."""
-    waiting = [s for s in specifications if not (Path(s["output"]) / "result.json").is_file()]
-    total = len(specifications) + 1
-    context = multiprocessing.get_context("spawn")
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    with (
-        progress_bar(f"{len(specifications)} runs, {jobs} at a time", total, show=show_progress) as bar,
-        ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(threads,)) as pool,
-    ):
-        futures: dict[Future[None], str] = {}
-        if not (path / BASE).is_file():
-            futures[pool.submit(_evaluate_base, specifications[0], str(path / BASE))] = "base"
-        for specification in waiting:
-            futures[pool.submit(_run_one, specification)] = specification["output"]
-        pending = set(futures)
-        try:
-            while pending:
-                done, pending = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED)
-                for future in done:
-                    future.result()
-                shares = [_share_done(specification) for specification in specifications]
-                finished = sum(share >= 1 for share in shares)
-                bar.update(sum(shares) + (path / BASE).is_file(), f"{finished} finished")
-        except BaseException as error:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in list(pool._processes.values()):
-                process.terminate()
-            if isinstance(error, KeyboardInterrupt):
-                raise BraidError(f"interrupted; the same command with --output {path} goes on") from error
-            raise
-
-
-def _start_worker(threads: int) -> None:
-    import torch
-
-    torch.set_num_threads(threads)
-
-
-def _run_one(specification: dict[str, Any]) -> None:
-    output = Path(specification["output"])
-    if (output / CONFIG).is_file():
-        resume(output, show_progress=False)
-        return
-    options = {**specification["method_options"], **specification["task_options"], **specification["settings"]}
-    train(specification["method"], task=specification["task"], output=output, show_progress=False, **options)
-
-
-def _evaluate_base(specification: dict[str, Any], file: str) -> None:
-    settings = Settings(**specification["settings"])
-    task = get_task(specification["task"], **specification["task_options"])
-    found = test_evaluation(load_policy(settings.model, settings), task, settings)
-    write_json(Path(file), {"metrics": found.metrics, "problems": found.problems, "per_problem": found.per_problem})
-
-
-def _share_done(specification: dict[str, Any]) -> float:
-    """Share of the budget that a run has used up."""
-    run = Run(specification["output"])
-    if run.result is not None:
-        return 1.0
-    rows = run.metrics()
-    if not rows:
-        return 0.0
-    settings, last = specification["settings"], rows[-1]
-    shares = [
-        last["step"] / settings["steps"] if settings["steps"] else 0.0,
-        last.get("num_tokens", 0.0) / settings["tokens"] if settings["tokens"] else 0.0,
-        sum(row.get("time/step", 0.0) for row in rows) / settings["seconds"] if settings["seconds"] else 0.0,
-    ]
-    return min(0.99, max(shares))
+        if old.get(name) != json.loads(json.dumps(record[name])):
+            raise UsageError(f"{path} holds a comparison with other {name}: {old.get(name)}; choose another folder")
 
 
 def _collect(path: Path, arms: Sequence[Arm], seeds: list[int]) -> Comparison:
-    base = np.asarray(json.loads((path / BASE).read_text(encoding="utf-8"))["per_problem"])
+    start = read_json(path / BASE)
+    base = np.asarray(start["per_problem"])
     tables, numbers = {}, {}
     for arm in arms:
-        results = [Run(path / _slug(arm.label) / f"seed{seed}").result or {} for seed in seeds]
+        results = [Run(run_folder(path, arm.label, seed)).result or {} for seed in seeds]
+        if any(result["problems"] != start["problems"] for result in results):
+            raise BraidError(f"runs of {arm.label} were tested on other problems than the base; start in a new folder")
         tables[arm.label] = np.asarray([result["per_problem"] for result in results])
         numbers[arm.label] = {
             "tokens": float(np.mean([result["num_tokens"] for result in results])),
@@ -324,8 +312,16 @@ def _plain(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _slug(label: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_=." else "_" for c in Path(label.partition("@")[0]).name + label[label.find("@"):] * ("@" in label))
+def _description(value: Any) -> Any:
+    """A value as JSON: itself where that can be, else what it is called."""
+    with contextlib.suppress(TypeError, ValueError):
+        return json.loads(json.dumps(value, allow_nan=False))
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}:{value.__qualname__}"
+    if isinstance(value, TextTask):
+        options = {o.name: _description(getattr(value, o.name)) for o in options_of(type(value))}
+        return {"name": value.name, "options": options}
+    return str(value) if isinstance(value, float | Path) else type(value).__qualname__
 
 
 def _new_path(task: str) -> Path:

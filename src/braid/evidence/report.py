@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,16 +73,14 @@ def plot_comparison(found: Comparison, file: Path) -> None:
         found: a comparison.
         file: PNG.
     """
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
+    figure = Figure(figsize=(10, 4))  # not pyplot: the backend of a notebook stays as it is
+    axes = figure.subplots(1, 2, sharey=True)
     name = f"eval/{found.metric}"
-    for label, folder in _folders(found).items():
+    for label in found.arms:
         for axis, unit in zip(axes, ("step", "num_tokens"), strict=True):
-            x, table = _curves(folder, found.seeds, name, unit)
+            x, table = _curves(found.runs(label), name, unit)
             if not len(x):
                 continue
             (line,) = axis.plot(x, table.mean(axis=0), label=label, marker="o", markersize=3)
@@ -95,23 +94,16 @@ def plot_comparison(found: Comparison, file: Path) -> None:
     axes[1].legend(loc="lower right")
     figure.suptitle(f"mean and range of {len(found.seeds)} seeds")
     figure.tight_layout()
-    figure.savefig(file, dpi=120)
-    plt.close(figure)
+    figure.savefig(file, dpi=120, format="png")
 
 
-def _folders(found: Comparison) -> dict[str, Path]:
-    from braid.evidence.compare import _slug
-
-    return {label: found.path / _slug(label) for label in found.arms}
-
-
-def _curves(folder: Path, seeds: list[int], name: str, unit: str) -> tuple[np.ndarray, np.ndarray]:
-    """x [points] and one row of values per seed, at the points that all seeds share."""
+def _curves(runs: Sequence[Run], name: str, unit: str) -> tuple[np.ndarray, np.ndarray]:
+    """x [points] and one row of values per run, at the points that all runs share."""
     points: dict[int, list[tuple[float, float]]] = defaultdict(list)
-    for seed in seeds:
-        rows: list[dict[str, Any]] = [row for row in Run(folder / f"seed{seed}").metrics() if name in row]
+    for run in runs:
+        rows: list[dict[str, Any]] = [row for row in run.metrics() if name in row]
         for index, row in enumerate(rows):
             points[index].append((float(row.get(unit, 0.0)), row[name]))
-    shared = [pairs for _, pairs in sorted(points.items()) if len(pairs) == len(seeds)]
+    shared = [pairs for _, pairs in sorted(points.items()) if len(pairs) == len(runs)]
     x = np.asarray([np.mean([pair[0] for pair in pairs]) for pairs in shared])
     return x, np.asarray([[pair[1] for pair in pairs] for pairs in shared]).T

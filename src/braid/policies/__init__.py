@@ -1,6 +1,7 @@
 """Things that act: causal language models of any Hugging Face checkpoint, and small ones made on the spot.
 
 - `causal`: `CausalPolicy`, which samples, scores and saves.
+- `loading`: reading checkpoints in Hugging Face format.
 - `small`: small models of a standard architecture with their tokenizer.
 - `adapters`: LoRA, DoRA and rsLoRA through PEFT.
 """

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from braid.data.examples import Prompt
 from braid.data.records import Rollouts
-from braid.errors import MissingExtra, StorageError, UsageError
+from braid.errors import BraidError, StorageError, UsageError
 from braid.losses import divergences
 from braid.policies.adapters import Adapter
+from braid.policies.loading import address_of, first_line, has_adapter_file, quiet, read, unreadable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -99,6 +100,7 @@ class CausalPolicy:
         self.autocast = autocast
         self.value_head: nn.Linear | None = None
         self._reference: PreTrainedModel | None = None
+        self._trust_remote_code = False
 
     @classmethod
     def load(
@@ -114,40 +116,44 @@ class CausalPolicy:
         """Load a checkpoint; a directory that holds only an adapter is loaded on top of its base.
 
         Args:
-            source: directory or hub id.
+            source: directory or hub id; a `Path` is always a directory.
             adapter: a fresh adapter to train; None trains all weights, or the adapter found in `source`.
             device: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1` …
-            weight_type: of the stored weights; `auto` is float32, or bfloat16 for the frozen base of an adapter on a GPU.
+            weight_type: of the weights; `auto` is bfloat16 for the frozen base of an adapter on a GPU, else float32.
             chat_template: apply the tokenizer's chat template to prompts, if it has one.
             trust_remote_code: run Python code that comes with the checkpoint.
 
         Raises:
             StorageError: nothing usable is at `source`.
+            UsageError: a fresh adapter for a directory that holds one.
         """
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
+        address = address_of(source)
+        path = Path(address)
+        adapted = has_adapter_file(address)
+        if adapted and adapter is not None:
+            raise UsageError(
+                f"{str(source)!r} holds an adapter already; go on with that one, or merge it into its base first"
+            )
         target = resolve_device(device)
         half = target.type == "cuda" and torch.cuda.is_bf16_supported()
         if weight_type == "auto":
-            weight_type = "bfloat16" if adapter is not None and half else "float32"
-        options = {"dtype": getattr(torch, weight_type), "trust_remote_code": trust_remote_code}
-        path = Path(source)
+            weight_type = "bfloat16" if half and (adapted or adapter is not None) else "float32"
+        with quiet(progress=not path.is_dir()):  # a download is worth a progress bar
+            try:
+                model, tokenizer = read(address, getattr(torch, weight_type), trust_remote_code)
+            except BraidError:
+                raise
+            except Exception as error:  # damaged files raise anything from KeyError to SafetensorError
+                raise unreadable(source, error) from error
+            if adapter is not None:
+                model = adapter.attach(model)
+        model.to(target)  # type: ignore[arg-type]
+        policy = cls(model, tokenizer, chat_template=chat_template, autocast=half)
+        policy._trust_remote_code = trust_remote_code
         try:
-            if (path / "adapter_config.json").is_file():
-                try:
-                    from peft import AutoPeftModelForCausalLM
-                except ImportError as error:
-                    raise MissingExtra("peft", "lora") from error
-                model = AutoPeftModelForCausalLM.from_pretrained(str(path), is_trainable=True, **options)
-            else:
-                model = AutoModelForCausalLM.from_pretrained(str(source), **options)
-            tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=trust_remote_code)
-        except (OSError, ValueError) as error:
-            raise StorageError(f"cannot load a language model from {str(source)!r}: {_first_line(error)}") from error
-        if adapter is not None:
-            model = adapter.attach(model)
-        policy = cls(model.to(target), tokenizer, chat_template=chat_template, autocast=half)
-        policy._load_value_head(path)
+            policy._load_value_head(path)
+        except Exception as error:
+            raise unreadable(path / VALUE_HEAD_FILE, error) from error
         return policy
 
     @property
@@ -165,7 +171,9 @@ class CausalPolicy:
         """Tokens that end a response."""
         generation = getattr(self.model, "generation_config", None)
         more = getattr(generation, "eos_token_id", None)
-        return sorted({self.tokenizer.eos_token_id, *(more if isinstance(more, list) else [more] if more is not None else [])})
+        return sorted(
+            {self.tokenizer.eos_token_id, *(more if isinstance(more, list) else [more] if more is not None else [])}
+        )
 
     @property
     def pad_token_id(self) -> int:
@@ -176,7 +184,8 @@ class CausalPolicy:
     @property
     def context_length(self) -> int:
         """The longest sequence the model was made for, tokens."""
-        return int(getattr(self.model.config, "max_position_embeddings", None) or 1_000_000)
+        config = self.model.config.get_text_config()
+        return int(getattr(config, "max_position_embeddings", None) or 1_000_000)
 
     @contextlib.contextmanager
     def precision(self) -> Iterator[None]:
@@ -195,14 +204,21 @@ class CausalPolicy:
         """Token ids of a prompt: through the chat template if there is one, else as plain text.
 
         Raises:
-            UsageError: chat messages without a chat template.
+            UsageError: chat messages without a chat template, or messages that the template refuses.
         """
         if isinstance(prompt, str) and not self.chat_template:
             return list(self.tokenizer(prompt, return_attention_mask=False)["input_ids"])
         if not self.chat_template:
-            raise UsageError("a prompt is a list of chat messages, but the tokenizer has no chat template; give text prompts")
+            raise UsageError(
+                "a prompt is a list of chat messages, but the tokenizer has no chat template; give text prompts"
+            )
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        from jinja2 import TemplateError
+
+        try:
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except TemplateError as error:
+            raise UsageError(f"the chat template refuses the messages {messages!r}: {error}") from error
         return list(self.tokenizer(text, add_special_tokens=False, return_attention_mask=False)["input_ids"])
 
     def encode_completion(self, completion: str) -> list[int]:
@@ -228,7 +244,7 @@ class CausalPolicy:
             return self._score(self.model.train(training), batch, temperature, self.value_head)
 
     def reference_log_prob(self, batch: Rollouts, *, temperature: float = 1.0) -> Tensor:
-        """[B, T]: log-probabilities under the frozen reference: the adapter switched off, or `keep_reference`'s copy."""
+        """[B, T]: log-probabilities under the frozen reference: adapter switched off, or `keep_reference`'s copy."""
         with torch.no_grad():
             if self._reference is not None:
                 return self._score(self._reference, batch, temperature, None).log_prob
@@ -241,8 +257,8 @@ class CausalPolicy:
         self, model: PreTrainedModel, batch: Rollouts, temperature: float, value_head: nn.Linear | None
     ) -> Scores:
         width = batch.tokens.shape[-1]
-        first = int(batch.response_mask.float().argmax(-1).min()) if batch.response_mask.any() else width - 1
-        start = max(1, first)  # nothing predicts the very first token
+        columns = torch.nonzero(batch.response_mask.any(0))
+        start = max(1, int(columns[0]) if len(columns) else width - 1)  # nothing predicts the very first token
         with self.precision():
             # rows are padded on the right, so causal attention alone keeps padding out of every real position
             output = model(
@@ -269,7 +285,12 @@ class CausalPolicy:
         if source is None:
             self._reference = copy.deepcopy(self.model).eval().requires_grad_(False)
         else:
-            self._reference = CausalPolicy.load(source, device=str(self.device)).model.requires_grad_(False)
+            self._reference = CausalPolicy.load(
+                source,
+                device=str(self.device),
+                weight_type="bfloat16" if self.model.dtype == torch.bfloat16 else "float32",
+                trust_remote_code=self._trust_remote_code,
+            ).model.requires_grad_(False)
 
     def add_value_head(self) -> None:
         """Give the policy a critic: a linear read-out of its last hidden state that starts at 0."""
@@ -282,13 +303,23 @@ class CausalPolicy:
     # storage
 
     def save(self, directory: str | Path) -> None:
-        """Write weights (or the adapter), configuration and tokenizer in Hugging Face format."""
+        """Write weights (or the adapter), configuration and tokenizer in Hugging Face format.
+
+        Raises:
+            StorageError: the directory cannot be written.
+        """
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
-        self.model.save_pretrained(str(directory))
-        self.tokenizer.save_pretrained(str(directory))
-        if self.value_head is not None:
-            save_file(dict(self.value_head.state_dict()), str(Path(directory) / VALUE_HEAD_FILE))
+        try:
+            Path(directory).mkdir(parents=True, exist_ok=True)
+            with quiet(progress=False):
+                self.model.save_pretrained(str(directory))
+            self.tokenizer.save_pretrained(str(directory))
+            if self.value_head is not None:
+                save_file(dict(self.value_head.state_dict()), str(Path(directory) / VALUE_HEAD_FILE))
+        except (OSError, SafetensorError) as error:
+            raise StorageError(f"cannot write a model to {str(directory)!r}: {first_line(error)}") from error
 
     def _load_value_head(self, directory: Path) -> None:
         from safetensors.torch import load_file
@@ -313,7 +344,3 @@ def resolve_device(device: str) -> torch.device:
         return torch.device(device)
     except RuntimeError as error:
         raise UsageError(f"device={device!r} is not a device; use auto, cpu, cuda or cuda:N") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -66,7 +66,11 @@ def _wrap(tokenizer: object) -> PreTrainedTokenizerFast:
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PAD, eos_token=EOS, clean_up_tokenization_spaces=False
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=EOS,
+        clean_up_tokenization_spaces=False,
+        split_special_tokens=True,  # "<eos>" in a text is five characters, not the end
     )
 
 
@@ -92,7 +96,12 @@ def small_config(
     def count(hidden: int, layers: int) -> float:
         return vocabulary * hidden + layers * (4 * hidden**2 + 3 * hidden * 3 * hidden)
 
-    shapes = [(HEAD_SIZE * heads, layers) for heads in range(2, 21) for layers in range(2, 13) if 0.75 * heads <= layers <= 2 * heads]
+    shapes = [
+        (HEAD_SIZE * heads, layers)
+        for heads in range(2, 21)
+        for layers in range(2, 13)
+        if 0.75 * heads <= layers <= 2 * heads
+    ]
     hidden, layers = min(shapes, key=lambda shape: abs(count(*shape) - parameters))
     return classes[architecture](
         vocab_size=vocabulary,

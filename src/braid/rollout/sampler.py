@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from braid.errors import UsageError
+from braid.options import check_options, option
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
@@ -23,29 +24,27 @@ class Sampling:
 
     Args:
         max_new_tokens: the longest response, tokens.
-        temperature: divides the logits; 0 is greedy.
+        temperature: divides the logits; 0 is greedy, else at least 1e-6.
         top_p: smallest set of tokens with at least this probability, in (0, 1]; 1 is off.
         top_k: number of likeliest tokens kept; 0 is off.
         stop: strings that end a response; they stay part of it.
+
+    Raises:
+        UsageError: a value outside its range.
     """
 
-    max_new_tokens: int = 64
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
+    max_new_tokens: int = option(64, "longest response", unit="tokens", low=1)
+    temperature: float = option(1.0, "divides the logits; 0 is greedy", low=0, below=float("inf"))
+    top_p: float = option(1.0, "smallest set of tokens with at least this probability; 1 is off", above=0, high=1)
+    top_k: int = option(0, "likeliest tokens kept; 0 is off", unit="tokens", low=0)
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise UsageError(f"max_new_tokens={self.max_new_tokens} must be at least 1")
-        if not 0.0 <= self.temperature < float("inf"):
-            raise UsageError(f"temperature={self.temperature} must be a finite number of at least 0")
-        if not 0.0 < self.top_p <= 1.0:
-            raise UsageError(f"top_p={self.top_p} must be in (0, 1]")
-        if self.top_k < 0:
-            raise UsageError(f"top_k={self.top_k} must be at least 0 (0 is off)")
-        if any(not text for text in self.stop):
-            raise UsageError("stop strings must not be empty")
+        check_options(self)
+        if 0 < self.temperature < 1e-6:  # the logits would overflow
+            raise UsageError(f"temperature={self.temperature} is too small; use 0 for greedy decoding")
+        if isinstance(self.stop, str) or not all(isinstance(text, str) and text for text in self.stop):
+            raise UsageError(f"stop={self.stop!r} must be a tuple of strings that are not empty")
 
 
 @dataclass(frozen=True)
@@ -82,14 +81,17 @@ def sample(
         sampling: how tokens are chosen.
         group_size: responses per prompt; the prompt is prefilled once for all of them.
         generator: the source of randomness, on the policy's device.
-        batch_size: the largest number of responses decoded together.
+        batch_size: the largest number of responses decoded together, but at least one whole group.
 
     Returns:
         Samples of N = P x group_size responses.
 
     Raises:
-        UsageError: a prompt is empty.
+        UsageError: a prompt is empty, or `group_size` or `batch_size` is below 1.
     """
+    for name, value in (("group_size", group_size), ("batch_size", batch_size)):
+        if value < 1:
+            raise UsageError(f"{name}={value} must be at least 1")
     if any(not len(prompt) for prompt in prompts):
         raise UsageError("a prompt has no tokens; every prompt needs at least one")
     policy.model.eval()

@@ -47,7 +47,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
     except (RuntimeError, SafetensorError) as error:  # how torch and safetensors report a failed write
         _remove(temporary)
-        raise StorageError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
+        raise StorageError(f"cannot write {path}: {_reason(error)}") from error
     except BaseException:
         _remove(temporary)
         raise
@@ -85,7 +85,12 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def save_checkpoint(
-    folder: Path, step: int, save_policy: Callable[[Path], None], state: dict[str, Any], progress: dict[str, Any], keep: int
+    folder: Path,
+    step: int,
+    save_policy: Callable[[Path], None],
+    state: dict[str, Any],
+    progress: dict[str, Any],
+    keep: int,
 ) -> Path:
     """Write one checkpoint and delete the oldest ones; one that is there already is left as it is.
 
@@ -118,12 +123,13 @@ def save_checkpoint(
 
 def discard(checkpoint: Path) -> None:
     """Delete a checkpoint in such an order that a crash leaves nothing that looks whole."""
-    (checkpoint / PROGRESS_FILE).unlink(missing_ok=True)
-    shutil.rmtree(checkpoint, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        (checkpoint / PROGRESS_FILE).unlink(missing_ok=True)
+        shutil.rmtree(checkpoint)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what a killed process left half-written or half-deleted in a run's folder or in that of its checkpoints."""
+    """Delete what a killed process left half-done in a run's folder or in that of its checkpoints."""
     for path in folder.glob(f".*{_PARTIAL}"):
         _remove(path)
     for path in folder.glob(f"{_PREFIX}*"):
@@ -162,8 +168,13 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
 
 def damaged(checkpoint: Path, error: Exception) -> StorageError:
     """The error for a checkpoint that is there but cannot be used."""
-    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return StorageError(f"checkpoint {checkpoint} is damaged ({reason}); delete it to go on from an earlier one")
+    return StorageError(
+        f"checkpoint {checkpoint} is damaged ({_reason(error)}); delete it to go on from an earlier one"
+    )
+
+
+def _reason(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _flush(path: Path) -> None:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_origin
 
 from braid.errors import UsageError, unknown_name
-from braid.methods.registry import find_method, method_name
+from braid.methods.registry import catalogue, find_method, method_name
 from braid.methods.token import TokenMethod
 from braid.options import options_of
-from braid.tasks import get_task, task_class
+from braid.tasks import TASKS, get_task, task_class
 from braid.tasks.task import TextTask
 from braid.training.settings import Settings
 
+T = TypeVar("T")
 ALIASES = {"reward": "reward_function"}
 """Shorter words for options, on the command line and in Python."""
 
@@ -50,7 +52,9 @@ class Configuration:
         Raises:
             UsageError: an unknown name, with the closest known ones, or a value out of range.
         """
-        owner = find_method(method) if isinstance(method, str) else method if isinstance(method, type) else type(method)
+        owner: type = method_class(method)
+        if not isinstance(task, str | TextTask):
+            raise UsageError(f"task={task!r} is neither the name of a task nor a TextTask; names: {', '.join(TASKS)}")
         world = task_class(task) if isinstance(task, str) else type(task)
         known = {kind: {o.name for o in options_of(kind)} for kind in (owner, world, Settings)}
         chosen: dict[type, dict[str, Any]] = {owner: {}, world: {}, Settings: {}}
@@ -61,7 +65,10 @@ class Configuration:
                 raise unknown_name("option", name, set().union(*known.values()))
             for home in homes:
                 chosen[home][name] = value
-        built = method if isinstance(method, TokenMethod) else owner()
+        try:
+            built = method if isinstance(method, TokenMethod) else owner()
+        except TypeError as error:
+            raise UsageError(f"{owner.__name__}: every field of a method needs a default ({error})") from error
         return cls(
             dataclasses.replace(built, **chosen[owner]),
             get_task(task, **chosen[world]),
@@ -69,19 +76,27 @@ class Configuration:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The configuration as JSON values; a task that holds data in memory is only described."""
+        """The configuration as JSON values; of a task that holds more than those, `task_options` is None.
+
+        Raises:
+            UsageError: the method holds something that is no JSON value.
+        """
+        owner: type = type(self.method)
+        method_options = _as_json({o.name: getattr(self.method, o.name) for o in options_of(owner)})
+        if method_options is None:
+            raise UsageError(
+                f"{owner.__name__}: fields of a method must be numbers, truth values, text or tuples of "
+                "them, so that its runs can be repeated"
+            )
+        named = self.task.name in TASKS and type(self.task) is task_class(self.task.name)
         task_options = {o.name: getattr(self.task, o.name) for o in options_of(type(self.task))}
-        content: dict[str, Any] = {
-            "method": method_name(self.method),
-            "method_options": _encode(dataclasses.asdict(self.method)),
+        return {
+            "method": _recorded_name(self.method),
+            "method_options": method_options,
             "task": self.task.name,
-            "settings": _encode(dataclasses.asdict(self.settings)),
+            "task_options": _as_json(task_options) if named else None,
+            "settings": _as_json(dataclasses.asdict(self.settings)),
         }
-        try:
-            content["task_options"] = json.loads(json.dumps(_encode(task_options)))
-        except TypeError:
-            content["task_options"] = None
-        return content
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], task: TextTask | None = None) -> Configuration:
@@ -97,27 +112,71 @@ class Configuration:
         if task is None:
             if content["task_options"] is None:
                 raise UsageError(
-                    f"this run's task {content['task']!r} held data or a function in memory; "
+                    f"this run's task {content['task']!r} was an object or held data or a function in memory; "
                     "continue it from Python with braid.resume(run, task=...)"
                 )
-            task = get_task(content["task"], **content["task_options"])
-        method = find_method(content["method"])(**_decode(content["method_options"]))
-        return cls(method, task, Settings(**_decode(content["settings"])))
+            task = get_task(content["task"], **_from_json(content["task_options"], task_class(content["task"])))
+        owner = find_method(content["method"])
+        return cls(_rebuild(owner, content["method_options"]), task, recorded_settings(content))
 
 
-def _encode(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Infinity as text, since JSON has no word for it, and paths as text."""
+def method_class(method: str | TokenMethod | type[TokenMethod]) -> type[TokenMethod]:
+    """The class of a method given by name, as a class or as an object.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    if isinstance(method, str):
+        return find_method(method)
+    owner = method if isinstance(method, type) else type(method)
+    if not issubclass(owner, TokenMethod):
+        raise UsageError(f"method={method!r} is neither the name of a method nor a TokenMethod; see braid list")
+    return owner
+
+
+def recorded_settings(content: Mapping[str, Any]) -> Settings:
+    """The settings of a recorded configuration."""
+    return _rebuild(Settings, content["settings"])
+
+
+def _recorded_name(method: TokenMethod) -> str:
+    """A name by which the method is found again; a slug is one only for the library's own methods."""
+    name = method_name(method)
+    if ":" in name or name in catalogue():
+        return name
+    owner = type(method)
+    file = getattr(sys.modules.get(owner.__module__), "__file__", None)
+    return f"{Path(file).resolve() if file and '.' not in owner.__module__ else owner.__module__}:{owner.__qualname__}"
+
+
+def _rebuild(owner: type[T], values: Mapping[str, Any]) -> T:
+    try:
+        return owner(**_from_json(values, owner))
+    except TypeError as error:
+        raise UsageError(f"this run was made with another version of {owner.__name__}: {error}") from error
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Options as JSON values, paths as text and infinity as `inf`; None if there are others."""
 
     def plain(value: Any) -> Any:
-        if isinstance(value, float) and math.isinf(value):
-            return "inf" if value > 0 else "-inf"
+        if isinstance(value, float) and not math.isfinite(value):
+            return str(value)
         return str(value) if isinstance(value, Path) else value
 
-    return {name: plain(value) for name, value in values.items()}
+    try:
+        content: dict[str, Any] = json.loads(json.dumps({k: plain(v) for k, v in values.items()}, allow_nan=False))
+    except (TypeError, ValueError):
+        return None
+    return content
 
 
-def _decode(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: float(value) if value in ("inf", "-inf") else tuple(value) if isinstance(value, list) else value
-        for name, value in values.items()
-    }
+def _from_json(values: Mapping[str, Any], owner: type) -> dict[str, Any]:
+    hints = {option.name: option.type for option in options_of(owner)}
+
+    def value_of(name: str, value: Any) -> Any:
+        if value in ("inf", "-inf") and hints.get(name) is float:
+            return float(value)
+        return tuple(value) if isinstance(value, list) and get_origin(hints.get(name)) is tuple else value
+
+    return {name: value_of(name, value) for name, value in values.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import signal
 import threading
 import time
@@ -11,16 +13,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from braid.data.examples import Example
-from braid.errors import BraidError, StorageError, UsageError
+from braid.errors import BraidError, Interrupted, StorageError, TrainingDiverged, UsageError
 from braid.evaluation.evaluate import Evaluation, evaluate
 from braid.methods.token import TokenMethod
 from braid.rollout.sampler import Sampling
-from braid.training.checkpoint import load_progress, load_state, save_checkpoint, write_atomically
+from braid.training.checkpoint import (
+    damaged,
+    load_progress,
+    load_state,
+    remove_leftovers,
+    save_checkpoint,
+    write_atomically,
+)
 from braid.training.configuration import Configuration
 from braid.training.learner import Learner, check_fit
-from braid.training.models import initial_model, load_policy
-from braid.training.progress import Bar, progress_bar
-from braid.training.run import Run
+from braid.training.models import initial_model, load_checkpoint, load_policy
+from braid.training.progress import Bar, progress_bar, say
+from braid.training.run import INITIAL, REFERENCE, Run
 from braid.training.settings import Settings
 from braid.training.tracking import Tracker, make_trackers
 
@@ -30,10 +39,6 @@ if TYPE_CHECKING:
 
 GENERATED_EXAMPLES = 4096
 EVALUATION_SEED = 1_000_003
-
-
-class Interrupted(BraidError):
-    """The person asked the run to stop; a checkpoint was written."""
 
 
 def train(
@@ -68,11 +73,42 @@ def train(
     named = {} if in_memory is not None else {"model": str(model)}
     configuration = Configuration.build(method, task, {**options, **named})
     path = Path(output) if output is not None else new_run_path(configuration)
-    run = Run.create(path, configuration.to_json())
+    return start(configuration, path, policy=in_memory, show_progress=show_progress)
+
+
+def start(
+    configuration: Configuration, path: Path, *, policy: CausalPolicy | None = None, show_progress: bool = True
+) -> Run:
+    """Start a run from its whole configuration.
+
+    Args:
+        configuration: method, task and settings.
+        path: the run's folder, which must not hold a run.
+        policy: what is trained, if it is in memory; else the settings name it.
+        show_progress: print a progress bar.
+
+    Returns:
+        The run's folder, with its result.
+
+    Raises:
+        BraidError: as for `train`.
+    """
+    run = Run(path)
+    run.check_free()
     with run.lock():
-        if in_memory is not None:
-            write_atomically(run.path / "initial", in_memory.save)
-        return _Session(run, configuration, show_progress).run_to_end()
+        run.check_free()  # another process may just have taken it
+        try:
+            if policy is not None:
+                initial = (run.path / INITIAL).resolve()
+                write_atomically(initial, policy.save)
+                settings = dataclasses.replace(configuration.settings, model=str(initial))
+                configuration = dataclasses.replace(configuration, settings=settings)
+            run.create(configuration.to_json())
+            return _run_to_end(run, configuration, show_progress)
+        except BraidError as error:
+            if not isinstance(error, Interrupted) and run.last_metrics() is None:
+                run.discard()  # a mistake at the start leaves nothing behind that is in the way of the next try
+            raise
 
 
 def resume(run: str | Path, *, task: TextTask | None = None, show_progress: bool = True) -> Run:
@@ -80,18 +116,23 @@ def resume(run: str | Path, *, task: TextTask | None = None, show_progress: bool
 
     Args:
         run: the run's folder.
-        task: needed if the run's task held data or a function in memory.
+        task: needed if the run's task was an object or held data or a function in memory.
         show_progress: print a progress bar.
 
     Returns:
         The run's folder, with its result; a finished run is returned as it is.
+
+    Raises:
+        UsageError: no run is there, another process trains it, or its task is needed.
+        BraidError: as for `train`.
     """
     directory = Run.open(run)
+    if directory.result is not None:
+        return directory
     with directory.lock():
         if directory.result is not None:
             return directory
-        configuration = Configuration.from_json(directory.config, task)
-        return _Session(directory, configuration, show_progress).run_to_end()
+        return _run_to_end(directory, Configuration.from_json(directory.config, task), show_progress)
 
 
 def new_run_path(configuration: Configuration, root: str | Path = "runs") -> Path:
@@ -105,6 +146,21 @@ def new_run_path(configuration: Configuration, root: str | Path = "runs") -> Pat
     return path
 
 
+def _run_to_end(run: Run, configuration: Configuration, show_progress: bool) -> Run:
+    go_on = f"braid resume {run.path}"
+    try:
+        return _Session(run, configuration, show_progress).run_to_end()
+    except KeyboardInterrupt:  # before the first step, or asked for twice
+        raise Interrupted(f"stopped at once; go on with: {go_on}") from None
+    except (StorageError, TrainingDiverged) as error:
+        if run.last_metrics() is None:
+            raise
+        last = run.latest_checkpoint
+        kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
+        advice = f"; when the cause is mended: {go_on}" if isinstance(error, StorageError) else ""
+        raise type(error)(f"{error}; {kept}{advice}") from error
+
+
 class _Session:
     """A run in this process, from its first or a later step to its end."""
 
@@ -116,71 +172,116 @@ class _Session:
         method, settings = configuration.method, configuration.settings
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        checkpoint = run.latest_checkpoint
-        self.seconds = 0.0
-        own = run.path / "initial"
-        start = str(own) if own.is_dir() else initial_model(self.task, settings, run.path, show_progress=show_progress)
-        self.policy = load_policy(checkpoint or start, settings)
+        remove_leftovers(run.path)
+        remove_leftovers(run.checkpoint_folder)
+        self.checkpoint = run.latest_checkpoint
         self.limit = settings.max_new_tokens or self.task.max_new_tokens
         prompts, demonstrations = training_examples(configuration)
-        prompts = self._fitting(prompts, "training")
-        if demonstrations is not None:
-            demonstrations = self._fitting(demonstrations, "demonstration")
         check_fit(method, self.task, demonstrations)
-        if method.needs_reference and not self.policy.has_adapter:
-            reference = run.path / "reference"
-            if not reference.is_dir():
-                write_atomically(reference, self.policy.save)
-            self.policy.keep_reference(reference)
+        validation = self.task.examples("validation", settings.eval_examples)
+        test = self.task.examples("test", settings.test_examples) if settings.test_examples else []
+        self.policy = load_checkpoint(self.checkpoint, settings) if self.checkpoint else self._initial_policy()
+        self.validation = self._fitting(validation, "validation prompts")
+        if test:
+            self._fitting(test, "test prompts")  # fails now rather than after training
         self.learner = Learner(
-            self.policy,
+            self._with_reference(method),
             method,
             self.task,
             settings,
-            prompts=prompts,
-            demonstrations=demonstrations,
+            prompts=self._fitting(prompts, "training prompts"),
+            demonstrations=demonstrations and self._fitting(demonstrations, "demonstrations", with_completion=True),
             max_new_tokens=self.limit,
         )
-        self.validation = self.task.examples("validation", settings.eval_examples)
-        if checkpoint is not None:
-            progress = load_progress(checkpoint)
-            self.learner.restore(load_state(checkpoint, self.policy.device), progress)
-            self.seconds = progress["seconds"]
-        run.forget_after(self.learner.step_count if checkpoint is not None else -1)
-        self.trackers: list[Tracker] = make_trackers(
-            settings.trackers, run.path, self.learner.step_count, run.config
-        )
+        self.seconds = self._restore(self.checkpoint) if self.checkpoint else 0.0
+        done = self.learner.step_count if self.checkpoint else -1
+        run.forget_after(done)
+        self.trackers: list[Tracker] = make_trackers(settings.trackers, run.path, done + 1, run.config)
+
+    # start
+
+    def _initial_policy(self) -> CausalPolicy:
+        own = self.run.path / INITIAL
+        made = str(own) if own.is_dir() else None
+        source = made or initial_model(self.task, self.settings, self.run.path, show_progress=self.show)
+        return load_policy(source, self.settings)
+
+    def _with_reference(self, method: TokenMethod) -> CausalPolicy:
+        """The policy, with the frozen copy of where it started that some methods need."""
+        if method.needs_reference and not self.policy.has_adapter:
+            reference = self.run.path / REFERENCE
+            if not reference.is_dir():
+                initial = self._initial_policy() if self.checkpoint else self.policy
+                write_atomically(reference, initial.save)
+            self.policy.keep_reference(reference)
+        return self.policy
+
+    def _restore(self, checkpoint: Path) -> float:
+        """Go on from a checkpoint; returns the seconds of training until then."""
+        progress, tensors = load_progress(checkpoint), load_state(checkpoint)
+        try:
+            self.learner.restore(tensors, progress)
+            return float(progress["seconds"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise damaged(checkpoint, error) from error
+
+    def _fitting(self, examples: Sequence[Example], kind: str, *, with_completion: bool = False) -> list[Example]:
+        """The examples that fit into the model's context; says how many do not."""
+        if with_completion:
+            longest = self.settings.max_demonstration_tokens
+            fitting = [e for e in examples if demonstration_fits(self.policy, e, longest)]
+        else:
+            fitting = [e for e in examples if prompt_fits(self.policy, e, self.limit)]
+        if not fitting:
+            raise UsageError(
+                f"none of the {len(examples)} {kind} fits: the model's context is {self.policy.context_length} tokens, "
+                f"of which a response may take {self.limit}; lower --max-new-tokens or shorten the prompts"
+            )
+        if len(fitting) < len(examples) and self.show:
+            say(f"left out {len(examples) - len(fitting)} of {len(examples)} {kind}: too long for the model's context")
+        return fitting
+
+    # training
 
     def run_to_end(self) -> Run:
         """Train until the budget is used up, then evaluate and write the result."""
-        title = f"{self.run.path.name}"
-        try:
-            with stop_request() as stop, progress_bar(title, 1.0, show=self.show) as bar:
-                if self.learner.step_count == 0:
-                    self._log({"step": 0, **self._evaluate()})
-                while self._progress() < 1.0:
-                    self._one_step(bar)
-                    if stop.is_set() and self._progress() < 1.0:
-                        self._save()
-                        raise Interrupted(f"stopped; go on with: braid resume {self.run.path}")
-                self._finish(bar)
-        except StorageError as error:
-            last = self.run.latest_checkpoint
-            kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
-            raise StorageError(f"{error}; {kept}. Free space, then: braid resume {self.run.path}") from error
-        finally:
-            for tracker in self.trackers:
-                tracker.close()
+        title = self.run.path.name
+        with self._closing_trackers(), stop_request() as stop, progress_bar(title, 1.0, show=self.show) as bar:
+            if self.learner.step_count == 0:
+                self._log({"step": 0, **self._evaluate()})
+            while self._progress() < 1.0:
+                self._one_step(bar)
+                if stop.is_set() and self._progress() < 1.0:
+                    self._save()
+                    done = self.learner.step_count
+                    raise Interrupted(f"stopped after step {done}; go on with: braid resume {self.run.path}")
+            self._finish(bar)
         return self.run
+
+    @contextmanager
+    def _closing_trackers(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            for tracker in self.trackers:
+                with contextlib.suppress(StorageError):  # the first error is the one to report
+                    tracker.close()
+            raise
+        for tracker in self.trackers:
+            tracker.close()
 
     def _one_step(self, bar: Bar) -> None:
         settings, learner = self.settings, self.learner
         started, tokens = time.perf_counter(), learner.tokens
-        metrics = learner.step(self._progress())
+        try:
+            metrics = learner.step(self._progress())
+        except TrainingDiverged:
+            self.run.write_samples(learner.step_count + 1, learner.last_samples)
+            raise
         elapsed = time.perf_counter() - started
         self.seconds += elapsed
         step = learner.step_count
-        metrics["time/step"] = elapsed
+        metrics["time/step"], metrics["time/total"] = elapsed, self.seconds
         metrics["tokens_per_second"] = (learner.tokens - tokens) / elapsed
         ended = self._progress() >= 1.0
         if ended or (settings.eval_every and step % settings.eval_every == 0):
@@ -229,13 +330,7 @@ class _Session:
         return {f"eval/{name}": value for name, value in found.metrics.items()}
 
     def _progress(self) -> float:
-        settings, learner = self.settings, self.learner
-        shares = [
-            learner.step_count / settings.steps if settings.steps else 0.0,
-            learner.tokens / settings.tokens if settings.tokens else 0.0,
-            self.seconds / settings.seconds if settings.seconds else 0.0,
-        ]
-        return min(1.0, max(shares))
+        return self.settings.budget_used(self.learner.step_count, self.learner.tokens, self.seconds)
 
     def _save(self) -> None:
         save_checkpoint(
@@ -252,20 +347,6 @@ class _Session:
         for tracker in self.trackers:
             tracker.log({k: v for k, v in row.items() if k != "step"}, row["step"])
 
-    def _fitting(self, examples: Sequence[Example], kind: str) -> list[Example]:
-        """The examples whose prompt leaves room for a response in the model's context."""
-        room = self.policy.context_length - self.limit
-        fitting = [e for e in examples if len(self.policy.encode_prompt(e.prompt)) <= room]
-        if not fitting:
-            raise UsageError(
-                f"no {kind} prompt fits: the model's context is {self.policy.context_length} tokens and a response may "
-                f"take {self.limit}; lower --max-new-tokens"
-            )
-        if len(fitting) < len(examples) and self.show:
-            with progress_bar("", 1.0) as bar:
-                bar.say(f"left out {len(examples) - len(fitting)} of {len(examples)} {kind} prompts longer than {room} tokens")
-        return fitting
-
 
 def training_examples(configuration: Configuration) -> tuple[list[Example], list[Example] | None]:
     """The training prompts, and the pool of demonstrations if the method wants one."""
@@ -279,16 +360,28 @@ def training_examples(configuration: Configuration) -> tuple[list[Example], list
 
 def test_evaluation(policy: CausalPolicy, task: TextTask, settings: Settings) -> Evaluation:
     """The final evaluation on test problems; the same problems and sampling seed for every run on the task."""
+    limit = settings.max_new_tokens or task.max_new_tokens
     return evaluate(
         policy,
         task,
-        task.examples("test", settings.test_examples),
-        sampling=Sampling(settings.max_new_tokens or task.max_new_tokens, settings.eval_temperature),
+        [e for e in task.examples("test", settings.test_examples) if prompt_fits(policy, e, limit)],
+        sampling=Sampling(limit, settings.eval_temperature),
         samples=settings.test_samples,
         seed=EVALUATION_SEED,
         decode_batch=settings.decode_batch,
         token_budget=settings.micro_batch_tokens,
     )
+
+
+def prompt_fits(policy: CausalPolicy, example: Example, max_new_tokens: int) -> bool:
+    """Whether the model's context holds the prompt and a response of the longest length."""
+    return len(policy.encode_prompt(example.prompt)) + max_new_tokens <= policy.context_length
+
+
+def demonstration_fits(policy: CausalPolicy, example: Example, max_tokens: int) -> bool:
+    """Whether the model's context holds the prompt and its demonstration, which is cut at `max_tokens`."""
+    response = min(len(policy.encode_completion(example.completion or "")), max_tokens)
+    return len(policy.encode_prompt(example.prompt)) + response <= policy.context_length
 
 
 @contextmanager
@@ -300,7 +393,7 @@ def stop_request() -> Iterator[threading.Event]:
         return
 
     def ask(number: int, frame: object) -> None:
-        if event.is_set():
+        if event.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         event.set()
 
@@ -314,5 +407,9 @@ def stop_request() -> Iterator[threading.Event]:
 
 def _note(step: int, metrics: dict[str, float]) -> str:
     parts = [f"step {step}", f"{1 / metrics['time/step']:.1f} steps/s", f"{metrics['tokens_per_second']:.0f} tokens/s"]
-    parts += [f"{label} {metrics[name]:.3g}" for name, label in (("reward/mean", "reward"), ("loss", "loss")) if name in metrics]
+    parts += [
+        f"{label} {metrics[name]:.3g}"
+        for name, label in (("reward/mean", "reward"), ("loss", "loss"))
+        if name in metrics
+    ]
     return "  ".join(parts)

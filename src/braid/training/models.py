@@ -6,11 +6,15 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from braid.errors import UsageError
+import torch
+from safetensors import SafetensorError
+
+from braid.errors import MissingExtra, StorageError, UsageError
 from braid.policies.adapters import Adapter
-from braid.policies.causal import CausalPolicy
+from braid.policies.causal import CausalPolicy, resolve_device
 from braid.policies.small import byte_tokenizer, character_tokenizer, tiny
 from braid.training.base_model import base_checkpoint, can_have_base
+from braid.training.checkpoint import damaged, write_atomically
 from braid.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -36,6 +40,7 @@ def initial_model(task: TextTask, settings: Settings, folder: Path, *, show_prog
     Raises:
         UsageError: `auto` for a task that has no base.
     """
+    hide_transformers_bars()
     base, random = _BASE.fullmatch(settings.model), _RANDOM.fullmatch(settings.model)
     if settings.model == "auto" or base:
         if not can_have_base(task):
@@ -55,14 +60,20 @@ def initial_model(task: TextTask, settings: Settings, folder: Path, *, show_prog
                 architecture=random[1] or "qwen3",  # type: ignore[arg-type]
                 seed=settings.seed,
             )
-            made.save(target)
-        return str(target)
-    return settings.model
+            write_atomically(target, made.save)
+        return str(target.resolve())
+    return str(Path(settings.model).resolve()) if Path(settings.model).is_dir() else settings.model
 
 
 def load_policy(source: str | Path, settings: Settings) -> CausalPolicy:
-    """Load a checkpoint the way the settings say."""
-    adapter = None
+    """Load a checkpoint the way the settings say.
+
+    Raises:
+        StorageError: nothing usable is at `source`.
+        UsageError: a device or adapter target that does not exist.
+    """
+    hide_transformers_bars()
+    adapter, weight_type = None, settings.weight_type
     if settings.adapter != "none" and not (Path(source) / "adapter_config.json").is_file():
         adapter = Adapter(
             settings.adapter,
@@ -71,20 +82,49 @@ def load_policy(source: str | Path, settings: Settings) -> CausalPolicy:
             settings.adapter_dropout,
             settings.adapter_targets,
         )
-    return CausalPolicy.load(
-        source,
-        adapter=adapter,
-        device=settings.device,
-        weight_type=settings.weight_type,
-        chat_template=settings.chat_template,
-        trust_remote_code=settings.trust_remote_code,
-    )
+    elif settings.adapter != "none" and weight_type == "auto" and resolve_device(settings.device).type == "cuda":
+        # a saved adapter goes on top of the base in the type that a fresh one got
+        weight_type = "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    try:
+        return CausalPolicy.load(
+            source,
+            adapter=adapter,
+            device=settings.device,
+            weight_type=weight_type,
+            chat_template=settings.chat_template,
+            trust_remote_code=settings.trust_remote_code,
+        )
+    except SafetensorError as error:
+        raise StorageError(f"the weights in {source} are damaged: {error}") from error
+
+
+def load_checkpoint(checkpoint: Path, settings: Settings) -> CausalPolicy:
+    """Load a checkpoint of a run.
+
+    Raises:
+        StorageError: it is damaged; the message names it.
+    """
+    try:
+        return load_policy(checkpoint, settings)
+    except (UsageError, MissingExtra):
+        raise
+    except Exception as error:
+        raise damaged(checkpoint, error) from error
+
+
+def hide_transformers_bars() -> None:
+    """Keep the progress bars of transformers out of the output; Braid has its own."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def _texts(task: TextTask) -> list[str]:
     """What a tokenizer is trained on: prompts and completions of the training rows."""
     texts = []
     for example in task.examples("train", None):  # type: ignore[arg-type]
-        prompt = example.prompt if isinstance(example.prompt, str) else " ".join(str(m["content"]) for m in example.prompt)
+        prompt = (
+            example.prompt if isinstance(example.prompt, str) else " ".join(str(m["content"]) for m in example.prompt)
+        )
         texts.append(prompt + (example.completion or ""))
     return texts

@@ -1,4 +1,4 @@
-"""What a person sees while something runs: a bar with rates, or nothing."""
+"""What a person sees while something runs: a bar with rates on a terminal, a few lines elsewhere, or nothing."""
 
 from __future__ import annotations
 
@@ -14,17 +14,11 @@ class Bar(Protocol):
     def update(self, completed: float, note: str = "") -> None:
         """Say how far the job is, in the unit of its total, with a note of its latest numbers."""
 
-    def say(self, text: str) -> None:
-        """Print a line above the bar."""
-
 
 class SilentBar:
     """Shows nothing."""
 
     def update(self, completed: float, note: str = "") -> None:
-        """Ignore it."""
-
-    def say(self, text: str) -> None:
         """Ignore it."""
 
 
@@ -35,8 +29,18 @@ class _RichBar:
     def update(self, completed: float, note: str = "") -> None:
         self._progress.update(self._task, completed=completed, note=note)
 
-    def say(self, text: str) -> None:
-        self._progress.console.print(text, highlight=False)
+
+class _LineBar:
+    """For logs and pipes: a line whenever another tenth is done."""
+
+    def __init__(self, title: str, total: float) -> None:
+        self._title, self._total, self._tenths = title, total, 0
+
+    def update(self, completed: float, note: str = "") -> None:
+        tenths = int(10 * completed / self._total) if self._total else 0
+        if tenths > self._tenths:
+            self._tenths = tenths
+            say(f"{self._title} {10 * tenths}% {note}".rstrip())
 
 
 @contextmanager
@@ -52,34 +56,31 @@ def progress_bar(title: str, total: float, *, show: bool = True) -> Iterator[Bar
         yield SilentBar()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _LineBar(title, total)
+        return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         TaskProgressColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
-    with Progress(*columns, console=console, refresh_per_second=4, disable=not console.is_terminal) as progress:
-        task = progress.add_task(title, total=total, note="")
-        bar: Bar = _RichBar(progress, task) if console.is_terminal else _LineBar(title, total)
-        yield bar
+    with Progress(*columns, console=console, refresh_per_second=4) as progress:
+        yield _RichBar(progress, progress.add_task(title, total=total, note=""))
 
 
-class _LineBar:
-    """For logs and pipes: a line whenever another tenth is done."""
-
-    def __init__(self, title: str, total: float) -> None:
-        self._title, self._total, self._tenths = title, total, 0
-
-    def update(self, completed: float, note: str = "") -> None:
-        tenths = int(10 * completed / self._total) if self._total else 0
-        if tenths > self._tenths:
-            self._tenths = tenths
-            self.say(f"{self._title} {10 * tenths}% {note}")
-
-    def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+def say(text: str) -> None:
+    """Print a line on standard error."""
+    print(text, file=sys.stderr, flush=True)

@@ -32,7 +32,9 @@ class Settings:
     max_demonstration_tokens: int = option(1024, "longest demonstration; the rest is cut", unit="tokens", low=1)
 
     learning_rate: float = option(
-        0.0, "0 is automatic: 1e-3 below 20 M parameters, else the paper's, ten times that for adapters", low=0
+        0.0,
+        "0 is automatic: below 20 M parameters 2e-4 (6e-4 without rewards), else the paper's, ten times that for adapters",
+        low=0,
     )
     schedule: Literal["constant", "linear", "cosine"] = option("constant", "of the learning rate after warm-up")
     warmup_steps: int = option(0, "linear warm-up", unit="optimiser steps", low=0)
@@ -55,14 +57,18 @@ class Settings:
 
     device: str = option("auto", "auto (a GPU where there is one), cpu, cuda, cuda:N")
     threads: int = option(0, "CPU threads; 0 is PyTorch's choice", low=0)
-    micro_batch_tokens: int = option(16384, "padded tokens of one forward pass; more are accumulated", unit="tokens", low=1)
+    micro_batch_tokens: int = option(
+        16384, "padded tokens of one forward pass; more are accumulated", unit="tokens", low=1
+    )
     decode_batch: int = option(512, "responses decoded together", unit="responses", low=1)
     recompute_behaviour: bool = option(False, "score samples again instead of trusting the sampler's log-probabilities")
     weight_type: Literal["auto", "float32", "bfloat16"] = option("auto", "of the stored weights")
     chat_template: bool = option(True, "apply the tokenizer's chat template, if it has one")
     trust_remote_code: bool = option(False, "run Python code that comes with a checkpoint")
 
-    adapter: Literal["none", "lora", "dora", "rslora"] = option("none", "train a low-rank adapter instead of all weights")
+    adapter: Literal["none", "lora", "dora", "rslora"] = option(
+        "none", "train a low-rank adapter instead of all weights"
+    )
     adapter_rank: int = option(16, "rank of the adapter", low=1)
     adapter_alpha: float = option(32.0, "scale of the adapter", above=0)
     adapter_dropout: float = option(0.0, "dropout of the adapter", low=0, below=1)
@@ -75,6 +81,17 @@ class Settings:
         for tracker in self.trackers:
             if tracker not in TRACKERS:
                 raise UsageError(f"track={self.track!r}: {tracker!r} is not one of {', '.join(TRACKERS)}")
+
+    def budget_used(self, steps: int, tokens: float, seconds: float) -> float:
+        """Share of the budget that is used up, in [0, 1]: the largest of its limits' shares.
+
+        Args:
+            steps: done.
+            tokens: of responses.
+            seconds: of training.
+        """
+        spent = ((steps, self.steps), (tokens, self.tokens), (seconds, self.seconds))
+        return min(1.0, max(used / limit for used, limit in spent if limit))
 
     @property
     def trackers(self) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
-from braid.errors import MissingExtra
+from braid.errors import MissingExtra, StorageError
+from braid.training.run import TENSORBOARD
 
 
 class Tracker(Protocol):
@@ -19,19 +20,39 @@ class Tracker(Protocol):
 
 
 class TensorBoard:
-    """Event files in the run's folder."""
+    """Event files in the run's folder.
+
+    Args:
+        folder: of the run.
+        step: the step that comes next; records of an interrupted run from there on are dropped.
+    """
 
     def __init__(self, folder: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step if step else None)
+        self._folder = folder / TENSORBOARD
+        self._failed = False
+        try:
+            self._writer = SummaryWriter(str(self._folder), purge_step=step)
+        except OSError as error:
+            raise StorageError(f"cannot write {self._folder}: {error.strerror or error}") from error
 
     def log(self, metrics: dict[str, float], step: int) -> None:
-        for name, value in metrics.items():
-            self._writer.add_scalar(name, value, step)
+        try:
+            for name, value in metrics.items():
+                self._writer.add_scalar(name, value, step)
+        except OSError as error:
+            self._failed = True
+            raise StorageError(f"cannot write {self._folder}: {error.strerror or error}") from error
 
     def close(self) -> None:
-        self._writer.close()
+        if self._failed:  # its writing thread is dead
+            return
+        try:
+            self._writer.close()
+        except OSError as error:
+            self._failed = True
+            raise StorageError(f"cannot write {self._folder}: {error.strerror or error}") from error
 
 
 class Hosted:

@@ -1,0 +1,211 @@
+"""Runs of a comparison in parallel processes, which end when their parent does."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import pickle
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from braid.errors import BraidError, Interrupted, TrainingDiverged
+from braid.training.progress import progress_bar
+from braid.training.run import Run
+from braid.training.settings import Settings
+
+if TYPE_CHECKING:
+    from braid.tasks.task import TextTask
+
+ERROR = "error.txt"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run.
+
+    Args:
+        label: what errors call it.
+        configuration: as `Configuration.to_json` makes it.
+        task: the task, if the configuration cannot hold it.
+        output: the run's folder.
+        settings: of the run.
+    """
+
+    label: str
+    configuration: dict[str, Any]
+    task: TextTask | None
+    output: str
+    settings: Settings
+
+    @property
+    def share_done(self) -> float:
+        """Share of the budget that the run has used up; 1 once its result is there."""
+        run = Run(self.output)
+        if run.result is not None:
+            return 1.0
+        last = run.last_metrics()
+        if last is None or last["step"] == 0:
+            return 0.0
+        return 0.99 * self.settings.budget_used(last["step"], last["num_tokens"], last["time/total"])
+
+
+class Pool:
+    """All runs of a comparison, and the evaluation of the checkpoint they start from.
+
+    Args:
+        jobs: the runs; those that have a result are not run again.
+        base: file for the evaluation of the common start.
+        processes: runs at a time.
+    """
+
+    def __init__(self, jobs: list[Job], base: Path, processes: int) -> None:
+        self.jobs, self.base = jobs, base
+        self.waiting = [job for job in jobs if Run(job.output).result is None]
+        tasks = len(self.waiting) + (not base.is_file())
+        self.processes = max(1, min(processes, tasks))
+
+    def run(self, show_progress: bool) -> None:
+        """Run what is not finished yet.
+
+        A run that diverges does not keep the others from ending; after any other error all stop, with a checkpoint.
+
+        Raises:
+            BraidError: a run failed; the message names it.
+        """
+        threads = max(1, available_cores() // self.processes)
+        context = multiprocessing.get_context("spawn")
+        title = f"{len(self.jobs)} runs, {self.processes} at a time"
+        with (
+            progress_bar(title, len(self.jobs) + 1, show=show_progress) as bar,
+            ProcessPoolExecutor(self.processes, context, _start_worker, (threads,)) as executor,
+        ):
+            diverged: list[TrainingDiverged] = []
+            try:
+                pending = self._submit(executor)
+                while pending:
+                    done, pending = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        try:
+                            future.result()
+                        except TrainingDiverged as error:
+                            diverged.append(error)
+                    shares = [job.share_done for job in self.jobs]
+                    bar.update(sum(shares) + self.base.is_file(), f"{sum(s >= 1 for s in shares)} finished")
+            except BaseException as error:
+                _stop(executor)
+                if isinstance(error, BrokenProcessPool):
+                    raise BraidError("a process was killed, perhaps for want of memory; try fewer --jobs") from None
+                if isinstance(error, BraidError):
+                    raise error from None  # without the traceback of the other process
+                raise
+        if diverged:
+            raise TrainingDiverged("; ".join(map(str, diverged)))
+
+    def _submit(self, executor: ProcessPoolExecutor) -> set[Future[None]]:
+        pending: set[Future[None]] = set()
+        with _without_main(self.jobs):
+            if not self.base.is_file():
+                pending.add(executor.submit(_evaluate_base, self.jobs[0], str(self.base)))
+            for job in self.waiting:
+                pending.add(executor.submit(_run_one, job))
+        return pending
+
+
+def available_cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def _without_main(jobs: list[Job]) -> Iterator[None]:
+    """Keep new processes from running the person's script again, unless they need a function from it."""
+    main = sys.modules["__main__"]
+    if b"__main__" in pickle.dumps(jobs):
+        yield
+        return
+    file, specification = vars(main).pop("__file__", None), main.__spec__
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        main.__spec__ = specification
+        if file is not None:
+            main.__file__ = file
+
+
+def _stop(executor: ProcessPoolExecutor) -> None:
+    """Ask the processes to stop after their step, with a checkpoint; asked again, they stop at once."""
+    workers = list((executor._processes or {}).values())
+    executor.shutdown(wait=False, cancel_futures=True)
+    try:
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.join()
+    except KeyboardInterrupt:
+        for worker in workers:
+            worker.kill()
+
+
+def _start_worker(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which asks its workers to stop
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)
+
+
+def _run_one(job: Job) -> None:
+    from braid.training.configuration import Configuration
+    from braid.training.loop import resume, start
+
+    output = Path(job.output)
+    try:
+        if Run(output).exists:
+            resume(output, task=job.task, show_progress=False)
+        else:
+            start(Configuration.from_json(job.configuration, job.task), output, show_progress=False)
+    except Interrupted:
+        raise
+    except BraidError as error:
+        raise _named(job.label, error) from None
+    except Exception as error:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / ERROR).write_text(traceback.format_exc(), encoding="utf-8")
+        text = f"{job.label}: {type(error).__name__}: {error} (traceback in {output / ERROR})"
+        raise BraidError(text) from None
+
+
+def _named(label: str, error: BraidError) -> BraidError:
+    """The same error with the run in its message."""
+    error.args = (f"{label}: {error}",)
+    return error
+
+
+def _evaluate_base(job: Job, file: str) -> None:
+    from braid.training.checkpoint import write_json
+    from braid.training.configuration import Configuration
+    from braid.training.loop import test_evaluation
+    from braid.training.models import load_policy
+
+    configuration = Configuration.from_json(job.configuration, job.task)
+    policy = load_policy(job.settings.model, job.settings)
+    found = test_evaluation(policy, configuration.task, job.settings)
+    write_json(Path(file), {"metrics": found.metrics, "problems": found.problems, "per_problem": found.per_problem})

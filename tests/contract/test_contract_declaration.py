@@ -1,0 +1,135 @@
+"""Every method declares itself: docstring, strands, options with help and range, page, file, immutability."""
+
+import dataclasses
+import importlib
+import inspect
+import math
+import re
+from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
+
+import pytest
+
+from braid.cli.main import run
+from braid.errors import UsageError
+from braid.methods.registry import catalogue, find_method
+from braid.methods.token import TokenMethod
+from braid.options import options_of
+
+STRANDS = ("experience", "feedback", "credit", "update")
+
+
+def source_file(slug):
+    return Path(inspect.getfile(find_method(slug)))
+
+
+def test_docstring(slug):
+    docstring = inspect.cleandoc(find_method(slug).__doc__)
+    summary, blank, *_ = docstring.split("\n")
+    assert summary.endswith(".")
+    assert blank == ""
+    assert re.search(r"^Source: \S", docstring, re.MULTILINE)
+    assert re.search(r"\[B(, T)?\]", docstring)
+    assert list(catalogue()[slug].strands) == list(STRANDS)
+    assert all(len(text) > 2 for text in catalogue()[slug].strands.values())
+
+
+def test_catalogue_agrees_with_the_class(slug):
+    entry, owner = catalogue()[slug], find_method(slug)
+    assert (owner.slug, owner.title, owner.family, owner.arxiv) == (slug, entry.title, entry.family, entry.arxiv)
+    assert owner.__module__ == entry.module
+    assert re.fullmatch(r"(\d{4}\.\d{5})?", owner.arxiv)
+    assert entry.family == source_file(slug).parent.name
+
+
+def test_file(slug):
+    file = source_file(slug)
+    assert file.stem == slug.replace("-", "_")
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= 200
+
+
+def test_nothing_is_deeper_than_a_spine_and_its_paper(slug):
+    """A paper extends the spine or one method that does; GRPO and SFT are those of this library."""
+    lineage = [owner for owner in find_method(slug).__mro__ if issubclass(owner, TokenMethod)]
+    assert len(lineage) <= 3
+
+
+def test_frozen_dataclass(slug):
+    method = find_method(slug)()
+    assert dataclasses.is_dataclass(method)
+    name = dataclasses.fields(method)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(method, name, getattr(method, name))
+    assert method == find_method(slug)()
+
+
+def test_options_are_explained_and_bounded(slug):
+    owner = find_method(slug)
+    hints = get_type_hints(owner)
+    for field in dataclasses.fields(owner):
+        assert field.metadata.get("help"), field.name
+        assert field.default is not dataclasses.MISSING, field.name
+        if hints[field.name] in (int, float):
+            assert {"low", "high", "above", "below"} & set(field.metadata), field.name
+        else:
+            assert hints[field.name] is bool or get_origin(hints[field.name]) is Literal, field.name
+
+
+def bad_values(field, hint):
+    """Values just outside the range, of another type, and not a number."""
+    data = field.metadata
+    if get_origin(hint) is Literal:
+        return ["no-such-choice", 0]
+    if hint is bool:
+        return ["yes", 1]
+    step = 1 if hint is int else 1e-3
+    outside = [data["low"] - step] if "low" in data else []
+    outside += [data["high"] + step] if "high" in data else []
+    outside += [data[end] for end in ("above", "below") if end in data]
+    outside = [int(value) for value in outside] if hint is int else [float(value) for value in outside]
+    return [*outside, "three", None, True, *([1.5] if hint is int else [math.nan])]
+
+
+def test_bad_options_are_refused_by_name(slug):
+    owner = find_method(slug)
+    hints = get_type_hints(owner)
+    for field in dataclasses.fields(owner):
+        for value in bad_values(field, hints[field.name]):
+            with pytest.raises(UsageError) as caught:
+                owner(**{field.name: value})
+            assert field.name in str(caught.value)
+
+
+def test_every_choice_is_accepted(slug):
+    owner = find_method(slug)
+    for name, hint in get_type_hints(owner).items():
+        for choice in get_args(hint) if get_origin(hint) is Literal else ():
+            assert getattr(owner(**{name: choice}), name) == choice
+
+
+def test_published_settings_are_real_settings(slug):
+    from braid.training.settings import Settings
+
+    published = find_method(slug).published
+    assert set(published) <= {f.name for f in dataclasses.fields(Settings)}
+    Settings(**published)
+
+
+def test_needs(slug):
+    assert find_method(slug).needs <= {"reward", "demonstrations"}
+    assert find_method(slug).needs
+
+
+def test_page(slug, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "240")
+    assert run(["show", slug]) == 0
+    page = capsys.readouterr().out
+    for option in options_of(find_method(slug)):
+        assert "--" + option.name.replace("_", "-") in page
+    for strand in STRANDS:
+        assert strand in page
+    assert f"braid train {slug}" in page
+
+
+def test_modules_import_alone(slug):
+    assert getattr(importlib.import_module(catalogue()[slug].module), catalogue()[slug].class_name)
