@@ -1,4 +1,4 @@
-"""Install Braid with its development tools into the Python that runs this script, without gigabytes of CUDA on a CPU machine."""
+"""Install Braid and its development tools for the Python that runs this; no CUDA packages on a CPU machine."""
 
 from __future__ import annotations
 
@@ -39,9 +39,7 @@ def install_torch() -> bool:
 def main() -> None:
     """Install PyTorch, then the rest."""
     if not install_torch():
-        sys.exit(
-            f"could not install {pinned_torch()} for the CPU; install PyTorch yourself (2.10 or newer), then run this again"
-        )
+        sys.exit(f"could not install {pinned_torch()} for the CPU; install PyTorch 2.10 or newer, then run this again")
     constraint = [] if shutil.which("nvidia-smi") else ["--constraint", "constraints.txt"]
     if not pip(*constraint, "--editable", ".[dev]"):
         sys.exit("installation failed; the lines above say why")

@@ -1,6 +1,6 @@
-"""Braid trains a policy from whatever signal there is: demonstrations, preferences, rewards, logged data, or several at once.
+"""Braid trains a policy from whatever signal there is, and compares methods fairly.
 
-`braid.train`, `braid.compare`, `braid.resume` and `braid.load` are the front door; `braid.losses` can be used on its own.
+`braid.train`, `braid.compare`, `braid.resume` and `braid.load` are the front door; `braid.losses` stands alone.
 """
 
 from __future__ import annotations

@@ -89,8 +89,9 @@ class Option:
 
 @cache
 def options_of(owner: type) -> tuple[Option, ...]:
-    """The declared options of a dataclass in their order."""
+    """The declared options of a dataclass in their order, without those its `unused` names."""
     hints = get_type_hints(owner)
+    unused: frozenset[str] = getattr(owner, "unused", frozenset())
     return tuple(
         Option(
             f.name,
@@ -101,18 +102,21 @@ def options_of(owner: type) -> tuple[Option, ...]:
             f.metadata.get("source", ""),
         )
         for f in dataclasses.fields(owner)
-        if f.init
+        if f.init and f.name not in unused
     )
 
 
 def check_options(instance: Any) -> None:
-    """Refuse values of the wrong type or outside their range.
+    """Refuse values of the wrong type or outside their range, and options that the class says have no effect.
 
     Raises:
         UsageError: names the option, its value and what is allowed.
     """
     hints = get_type_hints(type(instance))
+    unused: frozenset[str] = getattr(instance, "unused", frozenset())
     for f in dataclasses.fields(instance):
+        if f.name in unused and getattr(instance, f.name) != f.default:
+            raise UsageError(f"{f.name} has no effect on {type(instance).__name__}; leave it out")
         value, hint = getattr(instance, f.name), hints[f.name]
         choices = get_args(hint) if get_origin(hint) is Literal else f.metadata.get("choices")
         if choices:

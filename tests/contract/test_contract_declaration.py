@@ -102,9 +102,22 @@ def test_bad_options_are_refused_by_name(slug):
 
 def test_every_choice_is_accepted(slug):
     owner = find_method(slug)
-    for name, hint in get_type_hints(owner).items():
-        for choice in get_args(hint) if get_origin(hint) is Literal else ():
-            assert getattr(owner(**{name: choice}), name) == choice
+    for option in options_of(owner):
+        for choice in get_args(option.type) if get_origin(option.type) is Literal else ():
+            assert getattr(owner(**{option.name: choice}), option.name) == choice
+
+
+def test_options_without_effect_are_refused_and_not_shown(slug):
+    owner = find_method(slug)
+    hints = get_type_hints(owner)
+    for field in dataclasses.fields(owner):
+        if field.name not in owner.unused:
+            continue
+        choices = get_args(hints[field.name]) if get_origin(hints[field.name]) is Literal else (field.default + 1,)
+        other = next(choice for choice in choices if choice != field.default)
+        with pytest.raises(UsageError, match=f"{field.name} has no effect"):
+            owner(**{field.name: other})
+        assert field.name not in {option.name for option in options_of(owner)}
 
 
 def test_published_settings_are_real_settings(slug):

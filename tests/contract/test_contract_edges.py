@@ -113,7 +113,7 @@ def test_masked_tokens_have_no_influence(slug, method, learner, parity_task):
     for token in (5, 9):
         trained = learner(method(slug, exact=True), parity_task)
         context = trained._context()
-        batch = trained._collect(context)
+        batch, _ = trained._collect(context)
         if not len(batch):
             pytest.skip("every group of this batch was filtered out")
         batch = first_row_masked(batch)
@@ -130,7 +130,7 @@ def test_micro_batches_do_not_change_the_gradient(slug, method, learner, parity_
     for budget in (100_000, 1):
         trained = learner(method(slug, exact=True, max_gradient_norm=1e9), parity_task, micro_batch_tokens=budget)
         context = trained._context()
-        batch = trained._collect(context)
+        batch, _ = trained._collect(context)
         assert len(batch)
         passes, score = [], trained.policy.score
 

@@ -121,7 +121,7 @@ def test_a_small_real_disk_that_fills_up(tmp_path: Path, tiny_checkpoint: Path) 
         pytest.skip("mounting is not permitted here")
     try:
         words = {**WORDS, "steps": 50, "checkpoint_every": 1, "keep_checkpoints": 50}
-        with pytest.raises(StorageError, match="No space left|cannot write") as caught:
+        with pytest.raises(StorageError, match=r"No space left|cannot write") as caught:
             braid.train("sft", model=tiny_checkpoint, output=disk / "run", **words)
         last = Run(disk / "run").latest_checkpoint
         assert last is not None
@@ -209,7 +209,7 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path: Path, tiny_checkpoin
     assert sorted(tiny_checkpoint.iterdir()) == kept
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("kept")
+    words = {**WORDS, "adapter": "lora", "adapter_targets": "nothing"}
     with pytest.raises(UsageError, match="adapter targets"):
-        words = {**WORDS, "adapter": "lora", "adapter_targets": "nothing"}
         braid.train("sft", model=tiny_checkpoint, output=tmp_path / "notes", **words)
     assert [file.name for file in (tmp_path / "notes").iterdir()] == ["mine.txt"]

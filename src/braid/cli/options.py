@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from braid.errors import UsageError
 from braid.options import Option
-from braid.training.configuration import ALIASES
 
 
 def parse(
@@ -52,6 +51,8 @@ def parse(
 
 def _typed_names(arguments: Sequence[str]) -> set[str]:
     """The options that were typed: a default that is typed counts, since another source may say otherwise."""
+    from braid.training.configuration import ALIASES
+
     words = {word[2:].partition("=")[0].replace("-", "_") for word in arguments if word.startswith("--")}
     words |= {word.removeprefix("no_") for word in words}
     return words | {name for alias, name in ALIASES.items() if alias in words}
@@ -59,6 +60,8 @@ def _typed_names(arguments: Sequence[str]) -> set[str]:
 
 def _field(option: Option) -> tuple[Any, Any]:
     import tyro
+
+    from braid.training.configuration import ALIASES
 
     short = [alias for alias, name in ALIASES.items() if name == option.name]
     note = tyro.conf.arg(

@@ -25,7 +25,7 @@ def comparison_table(found: Comparison) -> Table:
     first = next(iter(found.arms))
     table = Table(title=f"held-out {found.metric}, {len(found.seeds)} seeds (95 % intervals)")
     for name in ("arm", found.metric, "gain over base", f"difference to {first}", "tokens", "seconds"):
-        table.add_column(name, justify="left" if name == "arm" else "right")
+        table.add_column(name, justify="left" if name == "arm" else "right", overflow="fold")
     table.add_row("base", percent(found.base), "", "", "", "")
     for label, numbers in found.arms.items():
         difference = "" if label == first else percent(numbers["difference"], signed=True)

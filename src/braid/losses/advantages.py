@@ -130,7 +130,7 @@ def normalise(
 
     A group of one has neither a mean nor a spread of its own. With ``singleton="reward"`` its mean counts as 0 and its
     standard deviation as 1 (verl); with ``"zero"`` its group-centred advantage is 0. A batch of one row has spread 1.
-    ``center="none"`` with a spread of 0 gives reward / epsilon: literal, but rarely wanted.
+    Equal rewards have no spread to scale by: it counts as 1 there, which only ``center="none"`` can tell from 0.
 
     Args:
         reward: [B].
@@ -167,9 +167,7 @@ def normalise(
             spread = _batch_std(centred, ddof)
         case _:
             raise unknown_name("scale", scale, get_args(Scale))
-    # A spread of 0 with epsilon 0 leaves nothing to scale by.
-    divisor = spread + epsilon
-    return centred / torch.where(divisor > 0, divisor, torch.ones_like(divisor))
+    return centred / torch.where(spread > 0, spread + epsilon, torch.ones_like(spread))
 
 
 def group_normalised(reward: Tensor, group_id: Tensor, epsilon: float = 1e-6) -> Tensor:

@@ -42,7 +42,6 @@ class Context:
         decode_batch: responses decoded together.
         micro_batch_tokens: padded tokens of one forward pass.
         examples: all examples of this step; rows point into it by `example_index`.
-        judged: the rows that feedback saw, before selection.
     """
 
     step: int
@@ -58,7 +57,6 @@ class Context:
     decode_batch: int = 512
     micro_batch_tokens: int = 16384
     examples: list[Example] = field(default_factory=list)
-    judged: list[Rollouts] = field(default_factory=list)
 
     def rollouts(self, group_size: int, sampling: Sampling, prompts: int | None = None) -> Rollouts:
         """Responses of the current policy to the next prompts.
@@ -142,9 +140,7 @@ class Context:
         judged = batch.replace(reward=reward, terms=TensorDict(terms, batch_size=[len(batch)]))
         own, rate = judged.online, judged.success_rate.clone()
         rate[own] = advantages.success_rate(judged.correct[own], judged.group_id[own])
-        judged = judged.replace(success_rate=rate)
-        self.judged.append(judged)
-        return judged
+        return judged.replace(success_rate=rate)
 
     def completions(self, batch: Rollouts) -> list[str]:
         """The text of every response."""
@@ -175,7 +171,3 @@ class Context:
     def join(self, *batches: Rollouts) -> Rollouts:
         """One batch of the rows of several."""
         return concatenate([batch for batch in batches if len(batch)] or [batches[0]], self.policy.pad_token_id)
-
-    def per_row(self, values: Sequence[float] | Tensor, batch: Rollouts) -> Tensor:
-        """One value per row of `batch` from one value per example of the step."""
-        return torch.as_tensor(values)[batch.example_index]

@@ -58,6 +58,7 @@ class TokenMethod:
         published: settings of the paper's own runs, for models of its size (`learning_rate`, `prompts_per_step` …).
         whole_groups: the loss couples the rows of a group, so that micro-batches must not part them.
         needs_critic: the policy gets a value head.
+        unused: inherited options without effect; they are not shown, and setting one is refused.
     """
 
     aggregation: Aggregation = option("token-mean", "how token losses are averaged")
@@ -74,6 +75,7 @@ class TokenMethod:
     published: ClassVar[Mapping[str, Any]] = {}
     whole_groups: ClassVar[bool] = False
     needs_critic: ClassVar[bool] = False
+    unused: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -33,9 +33,9 @@ class Pretraining:
         seed: of weights and order.
     """
 
-    rows: int = 48_000
-    batch: int = 64
-    learning_rate: float = 4e-3
+    rows: int = 40_000
+    batch: int = 32
+    learning_rate: float = 3e-3
     seed: int = 0
 
 
@@ -108,7 +108,9 @@ def _make(
     )
     policy = tiny(parameters, seed=pretraining.seed)
     rows = task.corpus(pretraining.rows, seed=pretraining.seed)
-    learner = Learner(policy, SFT(), task, settings, prompts=rows, demonstrations=rows, max_new_tokens=task.max_new_tokens)
+    learner = Learner(
+        policy, SFT(), task, settings, prompts=rows, demonstrations=rows, max_new_tokens=task.max_new_tokens
+    )
     with progress_bar(f"base checkpoint of {task.name} (made once)", steps, show=show_progress) as bar:
         for step in range(steps):
             metrics = learner.step(step / steps)

@@ -19,7 +19,7 @@ from braid.data.streams import ExampleStream
 from braid.errors import TrainingDiverged, UsageError
 from braid.losses.aggregation import masked_mean
 from braid.methods.context import Context
-from braid.methods.token import State, TokenMethod
+from braid.methods.token import State, TokenMethod, rows_where
 from braid.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -92,12 +92,12 @@ class Learner:
         started = time.perf_counter()
         torch.manual_seed(derive_seed(self.settings.seed, self.step_count, "global"))
         context = self._context()
-        batch = self._collect(context)
+        batch, judged = self._collect(context)
         collected = time.perf_counter()
-        metrics = rollout_metrics(context.judged)
-        self.tokens += sum(int(b.response_length.sum()) for b in context.judged)
+        metrics = rollout_metrics(judged)
+        self.tokens += sum(int(b.response_length.sum()) for b in judged)
         self.tokens += int(batch.response_length[batch.demonstrated].sum())
-        self.last_samples = self._sample_texts(context)
+        self.last_samples = self._sample_texts(context, judged)
         if len(batch):
             metrics |= self._optimise(batch, context, progress)
             self.state = self.method.next_state(self.state, batch)
@@ -131,29 +131,30 @@ class Learner:
             micro_batch_tokens=self.settings.micro_batch_tokens,
         )
 
-    def _collect(self, context: Context) -> Rollouts:
-        """Experience, feedback and selection until enough prompts are there; then credit."""
+    def _collect(self, context: Context) -> tuple[Rollouts, list[Rollouts]]:
+        """Experience, feedback and selection until enough prompts are there, then credit; and all rollouts judged."""
         method, wanted = self.method, self.settings.prompts_per_step
         kept: list[Rollouts] = []
+        judged: list[Rollouts] = []
         for _ in range(method.max_generation_batches):
             batch = method.experience(context)
             if self.settings.recompute_behaviour:
-                batch = self._recompute_behaviour(batch)
-            kept.append(method.select(method.feedback(batch, context), context))
+                batch = self._recompute_behaviour(batch, context)
+            batch = method.feedback(batch, context)
+            if batch.online.any():
+                judged.append(rows_where(batch, batch.online))
+            kept.append(method.select(batch, context))
             if sum(part.groups for part in kept) >= wanted:
                 break
         batch = context.join(*kept)
         if method.max_generation_batches > 1:
             first = torch.unique(batch.group_id)[:wanted]
-            batch = batch[torch.isin(batch.group_id, first).nonzero().flatten()]
-        return method.credit(batch, context) if len(batch) else batch
+            batch = rows_where(batch, torch.isin(batch.group_id, first))
+        return (method.credit(batch, context) if len(batch) else batch), judged
 
-    def _recompute_behaviour(self, batch: Rollouts) -> Rollouts:
-        values = torch.zeros_like(batch.behaviour_log_prob)
-        for rows in micro_batches(batch, self.settings.micro_batch_tokens):
-            part = trim(batch[rows]).to(self.policy.device)
-            log_prob = self.policy.score(part, temperature=self.method.sampling_temperature).log_prob.cpu()
-            values[rows, : log_prob.shape[-1]] = log_prob
+    def _recompute_behaviour(self, batch: Rollouts, context: Context) -> Rollouts:
+        temperature = self.method.sampling_temperature
+        values = context.in_pieces(batch, lambda part: self.policy.score(part, temperature=temperature).log_prob)
         return batch.replace(behaviour_log_prob=values * batch.online.unsqueeze(-1))
 
     def _optimise(self, batch: Rollouts, context: Context, progress: float) -> dict[str, float]:
@@ -272,10 +273,10 @@ class Learner:
         if self.demonstrations:
             self.demonstrations.position = counters["demonstration_position"]
 
-    def _sample_texts(self, context: Context, count: int = 4) -> list[dict[str, Any]]:
-        if not context.judged:
+    def _sample_texts(self, context: Context, judged: Sequence[Rollouts], count: int = 4) -> list[dict[str, Any]]:
+        if not judged:
             return []
-        rows = context.judged[0][:count]
+        rows = judged[0][:count]
         return [
             {
                 "prompt": context.examples[i].prompt,
@@ -290,7 +291,7 @@ class Learner:
 
 
 def rollout_metrics(judged: Sequence[Rollouts]) -> dict[str, float]:
-    """Reward and length statistics of all rows that feedback saw, under the names that TRL's users know."""
+    """Reward and length statistics of all rollouts that were judged, under the names that TRL's users know."""
     if not judged:
         return {}
     reward = torch.cat([b.reward for b in judged])

@@ -33,7 +33,7 @@ class Settings:
 
     learning_rate: float = option(
         0.0,
-        "0 is automatic: below 20 M parameters 2e-4 (6e-4 without rewards), else the paper's, ten times that for adapters",
+        "0 is automatic: 2e-4 (6e-4 without rewards) below 20 M parameters, else the paper's, tenfold for adapters",
         low=0,
     )
     schedule: Literal["constant", "linear", "cosine"] = option("constant", "of the learning rate after warm-up")
@@ -58,7 +58,7 @@ class Settings:
     device: str = option("auto", "auto (a GPU where there is one), cpu, cuda, cuda:N")
     threads: int = option(0, "CPU threads; 0 is PyTorch's choice", low=0)
     micro_batch_tokens: int = option(
-        16384, "padded tokens of one forward pass; more are accumulated", unit="tokens", low=1
+        4096, "padded tokens of one forward pass; more are accumulated; raise it on a GPU", unit="tokens", low=1
     )
     decode_batch: int = option(512, "responses decoded together", unit="responses", low=1)
     recompute_behaviour: bool = option(False, "score samples again instead of trusting the sampler's log-probabilities")

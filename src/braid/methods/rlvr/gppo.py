@@ -45,6 +45,7 @@ class GPPO(GRPO):
     aggregation: Aggregation = inherit(GRPO, "aggregation", "token-mean", source="KlearReasoner")
     updates_per_batch: int = inherit(GRPO, "updates_per_batch", 8, source="KlearReasoner")
 
+    unused = frozenset({"ratio_level", "surrogate"})
     published = {"learning_rate": 1e-6, "prompts_per_step": 128}
 
     def select(self, batch: Rollouts, context: Context) -> Rollouts:

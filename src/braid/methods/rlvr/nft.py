@@ -60,6 +60,7 @@ class NFT(GRPO):
     updates_per_batch: int = inherit(GRPO, "updates_per_batch", 16, source="train_7B.sh: 512 prompts by 32")
     max_generation_batches: int = inherit(GRPO, "max_generation_batches", 10, source="train_7B.sh")
 
+    unused = frozenset({"surrogate", "dual_clip"})
     published = {"learning_rate": 1e-6, "prompts_per_step": 512}
 
     def select(self, batch: Rollouts, context: Context) -> Rollouts:

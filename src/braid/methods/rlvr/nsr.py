@@ -7,7 +7,6 @@ from typing import Literal
 
 from braid.data.records import Rollouts
 from braid.losses import advantages
-from braid.losses.advantages import Center, Scale
 from braid.losses.aggregation import Aggregation
 from braid.methods.context import Context
 from braid.methods.registry import register
@@ -41,12 +40,11 @@ class NSR(GRPO):
     positive_weight: float = option(
         0.1, "lambda of W-REINFORCE; 1 is REINFORCE with rewards of +1 and -1", source="README", low=0
     )
-    center: Center = inherit(GRPO, "center", "none", source="arXiv 2506.01347")
-    scale: Scale = inherit(GRPO, "scale", "none", source="arXiv 2506.01347")
     entropy_coefficient: float = inherit(GRPO, "entropy_coefficient", 0.001, source="RLVR-Decomposed, config default")
     aggregation: Aggregation = inherit(GRPO, "aggregation", "token-mean", source="RLVR-Decomposed")
     updates_per_batch: int = inherit(GRPO, "updates_per_batch", 4, source="RLVR-Decomposed: 1024 prompts by 256")
 
+    unused = frozenset({"center", "scale", "epsilon"})
     published = {"learning_rate": 1e-6, "prompts_per_step": 1024}
 
     def select(self, batch: Rollouts, context: Context) -> Rollouts:

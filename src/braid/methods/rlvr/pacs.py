@@ -47,6 +47,7 @@ class PACS(GRPO):
     max_gradient_norm: float = inherit(GRPO, "max_gradient_norm", float("inf"), source="pacs_actor.py")
 
     whole_groups = True
+    unused = frozenset({"surrogate", "dual_clip"})
     published = {"learning_rate": 1e-6, "prompts_per_step": 1024}
 
     def weights(self, batch: Rollouts, context: Context) -> dict[str, Tensor]:

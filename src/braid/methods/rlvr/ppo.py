@@ -48,6 +48,7 @@ class PPO(GRPO):
     epochs: int = inherit(GRPO, "epochs", 4, source="TRL PPOTrainer")
 
     needs_critic = True
+    unused = frozenset({"center", "scale", "epsilon"})
     published = {"learning_rate": 1e-6}
 
     def credit(self, batch: Rollouts, context: Context) -> Rollouts:

@@ -45,6 +45,7 @@ class SRFT(GRPO):
     updates_per_batch: int = inherit(GRPO, "updates_per_batch", 2, source="train.sh")
 
     needs = frozenset({"reward", "demonstrations"})
+    unused = frozenset({"surrogate", "dual_clip"})
     published = {"learning_rate": 1e-6, "prompts_per_step": 128}
 
     def feedback(self, batch: Rollouts, context: Context) -> Rollouts:

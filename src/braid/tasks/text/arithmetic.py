@@ -63,8 +63,8 @@ class ArithmeticTask(TextTask):
         (), "levels of the corpus; none: the same as `levels`", unit="operations", low=1, high=5
     )
     corpus_styles: str = option("A:0.8,padded:0.1,skipping:0.1", "styles of sound corpus rows with their weights")
-    corruption: float = option(0.35, "share of corpus rows with a faulty completion", low=0, high=1)
-    corruption_styles: str = option("mistaken:0.75,malformed:0.15,wrong_steps:0.1", "styles of faulty corpus rows")
+    corruption: float = option(0.45, "share of corpus rows with a faulty completion", low=0, high=1)
+    corruption_styles: str = option("mistaken:0.55,malformed:0.35,wrong_steps:0.1", "styles of faulty corpus rows")
     side_skill_fraction: float = option(0.05, "share of corpus rows on reversal, copying and look-up", low=0, high=1)
     filler_probability: float = option(0.0, "share of demonstrations with idiosyncratic filler words", low=0, high=1)
     label_noise: float = option(0.0, "probability that `reward` is the opposite of `correct`", low=0, high=1)

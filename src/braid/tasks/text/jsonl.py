@@ -46,19 +46,17 @@ class JsonlTask(TextTask):
     oracle_score: ClassVar[float | None] = None
     random_score: ClassVar[float | None] = None
 
-    data: Source = option(  # noqa: RUF009
+    data: Source = option(
         "", "file or folder of JSONL, data set folder or hub id owner/name[:split], or rows; required"
     )
-    validation_data: Source | None = option(  # noqa: RUF009
-        None, "held-out rows, given like data; none splits data by a hash"
-    )
+    validation_data: Source | None = option(None, "held-out rows, given like data; none splits data by a hash")
     validation_fraction: float = option(
         0.05, "share of the prompts held out for validation", unit="fraction", low=0.0, below=1.0
     )
     test_fraction: float = option(
         0.05, "share of the prompts held out for the test", unit="fraction", low=0.0, below=1.0
     )
-    reward_function: str | RewardFunction = option(  # noqa: RUF009
+    reward_function: str | RewardFunction = option(
         "math", "exact, numeric, math, format, package.module:function, file.py:function, or a sum as math+0.1*format"
     )
     reward_pattern: str | None = option(None, "regular expression that the reward `format` matches completions with")
