@@ -62,7 +62,7 @@ def test_on_policy_it_has_the_gradient_of_grpo(own, learner, parity_task):
     for method in (owner(group_size=4), find_method("grpo")(group_size=4)):
         trained = learner(method, parity_task)
         context = trained._context()
-        trained._update(trained._collect(context), context)
+        trained._update(trained._collect(context)[0], context)
         gradients.append(torch.cat([weight.grad.flatten() for weight in trained.policy.parameters()]))
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
 
