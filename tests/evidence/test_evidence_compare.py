@@ -179,11 +179,6 @@ def members(session: int) -> list[int]:
     return found
 
 
-def even_length(completions: list[str], **columns: Any) -> list[float]:
-    """A reward in memory that other processes can import."""
-    return [float(len(text) % 2 == 0) for text in completions]
-
-
 def test_rows_in_memory_and_rewards_that_cannot_travel(tmp_path: Path, tiny_checkpoint: Path) -> None:
     from braid.tasks.text.jsonl import JsonlTask
 

@@ -65,7 +65,7 @@ def test_a_method_of_a_module():
 
 def test_what_cannot_be_used_is_said(tmp_path):
     path = tmp_path / "wrong.py"
-    with pytest.raises(UsageError, match="no file"):
+    with pytest.raises(UsageError, match="does not exist"):
         find_method(f"{path}:Mine")
     path.write_text("Mine = 3\n")
     with pytest.raises(UsageError, match="is not a method"):

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
-import importlib.util
 import inspect
 import re
-import sys
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from braid.errors import UsageError, unknown_name
 from braid.feedback.scoring import RewardFunction, name_of, score
 from braid.feedback.verifiers import Exact, Format, Math, Numeric
+from braid.user_code import import_source
 
 VERIFIERS: dict[str, type[Exact] | type[Numeric] | type[Math] | type[Format]] = {
     verifier.name: verifier for verifier in (Exact, Numeric, Math, Format)
@@ -122,7 +118,7 @@ def _verifier(name: str, options: Mapping[str, Any]) -> RewardFunction:
 def _load(spec: str) -> RewardFunction:
     """The user's function `module:name` or `file.py:name`."""
     place, _, attribute = spec.rpartition(":")
-    module = _load_file(place) if place.endswith(".py") else _import(place)
+    module = import_source(place, "reward")
     if not hasattr(module, attribute):
         functions = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
         raise unknown_name(f"function in {place}", attribute, functions)
@@ -130,30 +126,3 @@ def _load(spec: str) -> RewardFunction:
     if not callable(function):
         raise UsageError(f"{spec} is {function!r}, which is not callable; name a function there")
     return function
-
-
-def _import(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise UsageError(f"cannot import {name!r}: no module {error.name!r}; check the name and PYTHONPATH") from error
-    except Exception as error:
-        raise UsageError(f"importing {name!r} failed with {type(error).__name__}: {error}") from error
-
-
-def _load_file(place: str) -> ModuleType:
-    path = Path(place).expanduser().resolve()
-    if not path.is_file():
-        raise UsageError(f"reward file {place!r} does not exist (looked for {path})")
-    name = f"braid_user_reward_{path.stem}_{zlib.crc32(str(path).encode()):08x}"
-    specification = importlib.util.spec_from_file_location(name, path)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[name] = module
-    try:
-        specification.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise UsageError(f"running {place} failed with {type(error).__name__}: {error}") from error
-    return module

@@ -10,14 +10,14 @@ import importlib
 import importlib.util
 import inspect
 import sys
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from braid.errors import UsageError, unknown_name
+from braid.user_code import import_source
 
 if TYPE_CHECKING:
     from braid.methods.token import TokenMethod
@@ -127,37 +127,6 @@ def method_name(method: TokenMethod | type[TokenMethod]) -> str:
     if "." in owner.__module__ or file is None:
         return f"{owner.__module__}:{owner.__qualname__}"
     return f"{Path(file).resolve()}:{owner.__qualname__}"
-
-
-def import_source(source: str, purpose: str) -> Any:
-    """Import a module by dotted name, or a Python file by its path.
-
-    Args:
-        source: `package.module` or `path/to/file.py`.
-        purpose: what it is wanted for, for the error.
-
-    Raises:
-        UsageError: it cannot be found or fails to import.
-    """
-    try:
-        if not source.endswith(".py"):
-            return importlib.import_module(source)
-        path = Path(source).resolve()
-        if not path.is_file():
-            raise UsageError(f"{purpose}: no file {source}")
-        # a name that clashes with no other module: `random.py` is a fair name for a user's file
-        name = f"braid_user_{path.stem.replace('.', '_')}_{zlib.crc32(str(path).encode()):08x}"
-        specification = importlib.util.spec_from_file_location(name, path)
-        assert specification is not None
-        assert specification.loader is not None
-        module = importlib.util.module_from_spec(specification)
-        sys.modules[name] = module
-        specification.loader.exec_module(module)
-        return module
-    except UsageError:
-        raise
-    except Exception as error:
-        raise UsageError(f"{purpose}: importing {source} failed: {type(error).__name__}: {error}") from error
 
 
 def _own_method(name: str) -> type[TokenMethod]:

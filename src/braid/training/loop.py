@@ -228,17 +228,21 @@ class _Session:
     def _fitting(self, examples: Sequence[Example], kind: str, *, with_completion: bool = False) -> list[Example]:
         """The examples that fit into the model's context; says how many do not."""
         if with_completion:
-            longest = self.settings.max_demonstration_tokens
-            fitting = [e for e in examples if demonstration_fits(self.policy, e, longest)]
+            cut = self.settings.max_demonstration_tokens
+            fitting = [e for e in examples if demonstration_fits(self.policy, e, cut)]
         else:
             fitting = [e for e in examples if prompt_fits(self.policy, e, self.limit)]
+        longest = self.settings.max_prompt_tokens
+        if longest:
+            fitting = [e for e in fitting if len(self.policy.encode_prompt(e.prompt)) <= longest]
         if not fitting:
             raise UsageError(
                 f"none of the {len(examples)} {kind} fits: the model's context is {self.policy.context_length} tokens, "
                 f"of which a response may take {self.limit}; lower --max-new-tokens or shorten the prompts"
+                + (f" (or raise --max-prompt-tokens, now {longest})" if longest else "")
             )
         if len(fitting) < len(examples) and self.show:
-            say(f"left out {len(examples) - len(fitting)} of {len(examples)} {kind}: too long for the model's context")
+            say(f"left out {len(examples) - len(fitting)} of {len(examples)} {kind}: too long")
         return fitting
 
     # training

@@ -81,6 +81,7 @@ def load_policy(source: str | Path, settings: Settings) -> CausalPolicy:
             settings.adapter_alpha,
             settings.adapter_dropout,
             settings.adapter_targets,
+            settings.seed,
         )
     elif settings.adapter != "none" and weight_type == "auto" and resolve_device(settings.device).type == "cuda":
         # a saved adapter goes on top of the base in the type that a fresh one got

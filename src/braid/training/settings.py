@@ -28,6 +28,9 @@ class Settings:
     train_examples: int = option(4096, "size of the training set; 0 is all that a file has", unit="prompts", low=0)
     demonstrations: int = option(0, "size of the pool of demonstrations; 0 is the training set", unit="prompts", low=0)
     demonstration_style: str = option("", "expert style of an embedded task; empty is the task's default")
+    max_prompt_tokens: int = option(
+        0, "longer prompts are left out and counted; 0 is what the model's context holds", unit="tokens", low=0
+    )
     max_new_tokens: int = option(0, "longest response; 0 is the task's own limit", unit="tokens", low=0)
     max_demonstration_tokens: int = option(1024, "longest demonstration; the rest is cut", unit="tokens", low=1)
 

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from braid.data.records import Rollouts
 from braid.losses import imitation, policy_gradient
-from braid.losses.advantages import Scale
-from braid.losses.aggregation import Aggregation, masked_mean
-from braid.methods.context import Context
+from braid.losses.aggregation import masked_mean
 from braid.methods.registry import register
-from braid.methods.rlvr.grpo import GRPO
+from braid.methods.rlvr.luffy import LUFFY
 from braid.methods.token import Loss
-from braid.options import inherit, option
 from braid.policies.causal import Scores
 
 
@@ -26,7 +20,7 @@ from braid.policies.causal import Scores
     arxiv="2506.19767",
 )
 @dataclass(frozen=True)
-class SRFT(GRPO):
+class SRFT(LUFFY):
     """Demonstrations and rollouts weighted by the policy's own entropy on them.
 
     Strands:
@@ -38,27 +32,7 @@ class SRFT(GRPO):
     Source: arXiv 2506.19767, equations 6 to 10, as the baseline in TsinghuaC3I/Unify-Post-Training.
     """
 
-    shaping: float = option(0.1, "gamma of p / (p + gamma)", unit="probability", source="mix_core_alg.py", above=0)
-    scale: Scale = inherit(GRPO, "scale", "none", source="mix_core_alg.py")
-    aggregation: Aggregation = inherit(GRPO, "aggregation", "token-sum-norm", source="mix_core_alg.py")
-    entropy_coefficient: float = inherit(GRPO, "entropy_coefficient", 0.001, source="mix_actor.py")
-    updates_per_batch: int = inherit(GRPO, "updates_per_batch", 2, source="train.sh")
-
-    needs = frozenset({"reward", "demonstrations"})
     unused = frozenset({"surrogate", "dual_clip"})
-    published = {"learning_rate": 1e-6, "prompts_per_step": 128}
-
-    def feedback(self, batch: Rollouts, context: Context) -> Rollouts:
-        batch = super().feedback(batch, context)
-        return context.join(batch, context.demonstrations_of(batch))
-
-    def compared(self, batch: Rollouts) -> Tensor:
-        """The demonstration and the rollouts of a group together."""
-        return torch.ones_like(batch.online)
-
-    def weights(self, batch: Rollouts, context: Context) -> dict[str, Tensor]:
-        demonstrated = self.aggregate(batch.loss_mask & batch.demonstrated.unsqueeze(-1), context)
-        return {**super().weights(batch, context), "demonstration": demonstrated}
 
     def update(self, batch: Rollouts, scores: Scores) -> Loss:
         entropy = masked_mean(scores.entropy, batch.loss_mask, dim=-1)

@@ -72,7 +72,6 @@ class JsonlTask(TextTask):
     max_rows: int | None = option(
         None, "usable rows to read from data, and from validation_data; none reads all", low=1
     )
-    max_prompt_tokens: int = option(512, "longest prompt", unit="tokens", low=1)
     max_new_tokens: int = option(256, "longest completion", unit="tokens", low=1)
 
     def __post_init__(self) -> None:
@@ -182,6 +181,11 @@ class JsonlTask(TextTask):
         if "format" not in terms:
             terms["format"] = Format(self.reward_pattern)(completions)
         return terms
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        """Longest prompt of any row, in characters."""
+        return max(len(_prompt_text(example.prompt)) for rows in self._splits.values() for example in rows)
 
     def alphabet(self) -> str:
         """The characters of all prompts, answers and completions, sorted; the tags `<think>`, `<answer>` apart."""
