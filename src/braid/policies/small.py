@@ -100,7 +100,7 @@ def small_config(
         (HEAD_SIZE * heads, layers)
         for heads in range(2, 21)
         for layers in range(2, 13)
-        if 0.5 * heads <= layers <= 2 * heads
+        if 0.75 * heads <= layers <= 2 * heads
     ]
     hidden, layers = min(shapes, key=lambda shape: abs(count(*shape) - parameters))
     return classes[architecture](

@@ -35,7 +35,7 @@ class Pretraining:
 
     rows: int = 40_000
     batch: int = 32
-    learning_rate: float = 3e-3
+    learning_rate: float = 4e-3
     seed: int = 0
 
 

@@ -20,7 +20,7 @@ from braid.training.settings import Settings
 if TYPE_CHECKING:
     from braid.tasks.task import TextTask
 
-BASE_PARAMETERS = 0.25e6
+BASE_PARAMETERS = 0.22e6
 _RANDOM = re.compile(r"tiny-(?:(qwen3|llama)-)?(\d+(?:\.\d+)?)m")
 _BASE = re.compile(r"base-(\d+(?:\.\d+)?)m")
 

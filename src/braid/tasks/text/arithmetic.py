@@ -50,8 +50,8 @@ class ArithmeticTask(TextTask):
     level_mix: str = option("uniform", "which levels are frequent", choices=("uniform", "easy", "hard"))
     level_weights: tuple[float, ...] = option((), "weight of each of `levels`, instead of `level_mix`", low=0)
     digits: int = option(1, "most digits of an operand", unit="digits", low=1, high=4)
-    largest_operand: int = option(6, "largest operand where digits is 1 (more digits: all are used)", low=1, high=9)
-    operations: str = option("+-*", "allowed operations, of + - * %")
+    largest_operand: int = option(9, "largest operand where digits is 1 (more digits: all are used)", low=1, high=9)
+    operations: str = option("+-", "allowed operations, of + - * %")
     result_max: int = option(
         0, "largest result of any step, minus half of it the smallest; 0: 60 for 1 digit, else 2*100**digits", low=0
     )
