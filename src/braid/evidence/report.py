@@ -86,7 +86,6 @@ def plot_comparison(found: Comparison, file: Path) -> None:
             (line,) = axis.plot(x, table.mean(axis=0), label=label, marker="o", markersize=3)
             axis.fill_between(x, table.min(axis=0), table.max(axis=0), color=line.get_color(), alpha=0.15)
     for axis, unit in zip(axes, ("steps", "response tokens, sampled or demonstrated"), strict=True):
-        axis.axhline(found.base.mean, color="grey", linestyle=":", label="base")
         axis.set_xlabel(unit)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel(f"validation {found.metric}")
