@@ -135,7 +135,7 @@ def test_a_run_of_letters_is_a_product_and_never_a_call(text: str) -> None:
 
 @given(st.text(alphabet="0123456789xye+-*/^(){}[]|!,.=\\ _fracsqrtpi", max_size=60))
 def test_near_formulas_never_raise(text: str) -> None:
-    formulas_equal(text, "x+1")
+    assert formulas_equal(text, "x+1") in (True, False, None)
 
 
 def test_threads_do_not_disturb_each_other() -> None:

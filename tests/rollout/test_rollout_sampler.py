@@ -370,4 +370,5 @@ def test_values_out_of_range_are_refused_by_name(name: str, value: object) -> No
     "values", [{"temperature": 0}, {"top_p": 1.0}, {"top_k": 0}, {"max_new_tokens": 1}, {"stop": ()}]
 )
 def test_values_on_the_border_are_allowed(values: dict[str, object]) -> None:
-    Sampling(**values)  # type: ignore[arg-type]
+    sampling = Sampling(**values)  # type: ignore[arg-type]
+    assert all(getattr(sampling, name) == value for name, value in values.items())

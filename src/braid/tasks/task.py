@@ -39,9 +39,9 @@ class TextTask(ABC):
     def __post_init__(self) -> None:
         check_options(self)
 
-    @abstractmethod
     def examples(self, split: Split, n: int, seed: int = 0) -> list[Example]:
         """The first `n` problems of a split, each with `answer` and a demonstration in the default style."""
+        return self.demonstrations(split, n, seed)
 
     @abstractmethod
     def demonstrations(self, split: Split, n: int, seed: int = 0, style: str | None = None) -> list[Example]:

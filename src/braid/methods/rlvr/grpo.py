@@ -143,6 +143,7 @@ class GRPO(TokenMethod):
         )
 
     def update(self, batch: Rollouts, scores: Scores) -> Loss:
+        """The surrogate of each token, [B, T], weighted and summed."""
         ratio = self.ratio(batch, scores.log_prob)
         if self.surrogate == "clip":
             bound = self.dual_clip or None
@@ -165,6 +166,7 @@ class GRPO(TokenMethod):
         }
 
     def regularise(self, batch: Rollouts, scores: Scores) -> Loss:
+        """The KL divergence to the reference, where it belongs to the loss, minus the entropy bonus."""
         value = scores.log_prob.new_zeros(())
         metrics: dict[str, Tensor] = {}
         if self.beta > 0 and self.kl_placement == "loss":

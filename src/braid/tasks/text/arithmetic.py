@@ -88,12 +88,8 @@ class ArithmeticTask(TextTask):
             )
         self._mixtures  # noqa: B018
 
-    def examples(self, split: Split, n: int, seed: int = 0) -> list[Example]:
-        """`n` problems with `answer`, `extra` (`kind`, `level`, `expression`, `numbers`), and a style-A completion."""
-        return self.demonstrations(split, n, seed)
-
     def demonstrations(self, split: Split, n: int, seed: int = 0, style: str | None = None) -> list[Example]:
-        """The problems of `examples` solved in a style of `styles` (default A)."""
+        """Problems with `answer`, `extra` (`kind`, `level`, `expression`, `numbers`), solved in a style (default A)."""
         check_split(split, n)
         style = self.check_style(style)
         return [self._example(self._problem(split, seed, index), split, seed, index, style) for index in range(n)]

@@ -65,12 +65,8 @@ class CountdownTask(TextTask):
             )
         self._mixtures  # noqa: B018
 
-    def examples(self, split: Split, n: int, seed: int = 0) -> list[Example]:
-        """`n` problems; `answer` is the made solution, `extra` has `level`, `numbers`, `target`, `kind`, `style`."""
-        return self.demonstrations(split, n, seed)
-
     def demonstrations(self, split: Split, n: int, seed: int = 0, style: str | None = None) -> list[Example]:
-        """The problems of `examples` solved in a style of `styles` (default `solution`)."""
+        """Problems in a style (default `solution`); `extra` has `level`, `numbers`, `target`, `kind`, `style`."""
         check_split(split, n)
         style = self.check_style(style)
         return [self._example(split, seed, index, style) for index in range(n)]
