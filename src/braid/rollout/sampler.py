@@ -87,7 +87,7 @@ def sample(
         Samples of N = P x group_size responses.
 
     Raises:
-        UsageError: a prompt is empty, or `group_size` or `batch_size` is below 1.
+        UsageError: a prompt is empty, the model has recurrent layers, or `group_size` or `batch_size` is below 1.
     """
     for name, value in (("group_size", group_size), ("batch_size", batch_size)):
         if value < 1:
@@ -186,6 +186,11 @@ def _prefill(
         use_cache=True,
         logits_to_keep=1,
     )
+    if not all(hasattr(layer, "batch_repeat_interleave") for layer in cache.layers):
+        raise UsageError(
+            f"{policy.model.config.model_type} models carry a recurrent state, which cannot be shared by the responses "
+            "to one prompt; use a model with attention in every layer"
+        )
     if group_size > 1:
         cache.batch_repeat_interleave(group_size)
 
