@@ -17,7 +17,7 @@ from braid.data.ragged import micro_batches, split_groups, trim
 from braid.data.records import Rollouts
 from braid.data.streams import ExampleStream
 from braid.errors import TrainingDiverged, UsageError
-from braid.losses.aggregation import masked_mean
+from braid.losses.aggregation import masked_sum
 from braid.methods.context import Context
 from braid.methods.token import State, TokenMethod, rows_where
 from braid.training.settings import Settings
@@ -177,6 +177,7 @@ class Learner:
             batch.weights[name] = weight
         self.optimizer.zero_grad(set_to_none=True)
         metrics: dict[str, float] = defaultdict(float)
+        entropy_tokens = max(1, int(own_tokens(batch, batch).sum()))
         pieces = micro_batches(batch, self.settings.micro_batch_tokens, whole_groups=method.whole_groups)
         for rows in pieces:
             micro = trim(batch[rows]).to(policy.device)
@@ -187,8 +188,7 @@ class Learner:
             for name, value in loss.metrics.items():
                 metrics[name] += float(value)
             with torch.no_grad():
-                share = float(micro.loss_mask.sum() / batch.loss_mask.sum().clamp_min(1))
-                metrics["entropy"] += share * float(masked_mean(scores.entropy.detach(), micro.loss_mask))
+                metrics["entropy"] += float(masked_sum(scores.entropy, own_tokens(micro, batch))) / entropy_tokens
         parameters = self.policy.parameters()
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, method.max_gradient_norm))
         metrics["grad_norm"] = norm
@@ -288,6 +288,11 @@ class Learner:
                 rows.example_index.tolist(), context.completions(rows), rows.reward.tolist(), strict=True
             )
         ]
+
+
+def own_tokens(rows: Rollouts, step: Rollouts) -> Tensor:
+    """[B, T] bool: tokens whose entropy is logged: the policy's own, or all if the step has demonstrations only."""
+    return rows.loss_mask & rows.online.unsqueeze(-1) if bool(step.online.any()) else rows.loss_mask
 
 
 def rollout_metrics(judged: Sequence[Rollouts]) -> dict[str, float]:
