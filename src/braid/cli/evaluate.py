@@ -145,7 +145,9 @@ def _open(
     default_task = "arithmetic"
     if run.exists:
         default_task = run.config["task"]
-        recorded = {name: run.config["settings"][name] for name in wanted if run.config["settings"][name]}
+        recorded = {name: run.config["settings"][name] for name in wanted}
+        if not recorded["max_new_tokens"]:
+            del recorded["max_new_tokens"]  # the task's own limit, which 0 would replace
     task = take_option(rest, "task", default_task)
     if run.exists and task == default_task:
         recorded = {**(run.config["task_options"] or {}), **recorded}
