@@ -25,6 +25,7 @@ ORDER = [
     "evaluation",
     "training",
     "evidence",
+    "bench",
     "cli",
 ]
 

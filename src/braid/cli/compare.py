@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from braid.cli.options import parse, take_option, words_before_options
 from braid.errors import UsageError
@@ -52,6 +53,14 @@ def compare_command(arguments: Sequence[str]) -> None:
         Option("seeds", int, 3, "number of seeds per arm", "", ""),
         Option("budget", str, "steps=100", "steps=N, tokens=N or seconds=N, for every run", "", ""),
         Option("jobs", int, 0, "runs at a time; 0 is one per core", "", ""),
+        Option(
+            "stack_seeds",
+            Literal["auto", "on", "off"],
+            "auto",
+            "train the seeds of an arm as one program; auto: small models on a GPU, unless the budget is time",
+            "",
+            "",
+        ),
         Option("output", str, "", "folder; the same one again goes on where it was interrupted", "", ""),
         Option("quiet", bool, False, "no progress bar", "", ""),
     ]
@@ -67,6 +76,7 @@ def compare_command(arguments: Sequence[str]) -> None:
         seeds=command["seeds"],
         budget=command["budget"],
         jobs=command["jobs"],
+        stack_seeds=command["stack_seeds"],
         output=command["output"] or None,
         show_progress=not command["quiet"],
         **given,

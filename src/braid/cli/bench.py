@@ -1,0 +1,108 @@
+"""`braid bench`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from braid.cli.options import parse, words_before_options
+from braid.errors import BraidError, UsageError, unknown_name
+from braid.options import Option
+
+HELP = """\
+usage: braid bench [WORKLOAD ...] [--against trl] [--runs 5] [options]
+
+Time Braid and other libraries on the same work, on the CPU. All of them load the same checkpoint and data, each in a
+process of its own; after a warm-up they take turns, in an order that turns around every round. The ratio is Braid's
+throughput over the other's in the same round, and its median counts.
+
+workloads (all of them by default):
+{workloads}
+
+options:
+  --against LIBRARIES  comma-separated: {libraries}; '' is Braid alone (default: trl)
+  --runs N             rounds of every workload (default: 5)
+  --steps N            training steps of a run; 0 is the workload's own number (default: 0)
+  --threads N          CPU threads of every library; 0 is PyTorch's choice (default: 0)
+  --output FILE.json   all numbers; a bar chart is written beside it (default: a new file in runs)
+  --quick              one run of 2 steps, to see that everything works
+  --quiet              no progress bar
+
+Other programs on the machine disturb the times: look at the range of the ratios, and prefer an idle machine.
+Other libraries come with: pip install -e '.[bench]'
+
+examples:
+  braid bench --quick
+  braid bench fixed ragged skewed --runs 3
+  braid bench --against trl,trl-tuned
+  braid bench --against '' --threads 1 --output runs/one-thread.json
+"""
+
+
+def bench_command(arguments: Sequence[str]) -> None:
+    """Compare the speed of libraries."""
+    from braid.bench.workload import find_workload, libraries, workloads
+
+    if {"-h", "--help"} & set(arguments):
+        width = max(map(len, workloads()))
+        lines = [f"  {name:<{width}}  {workload.title}" for name, workload in workloads().items()]
+        print(HELP.format(workloads="\n".join(lines), libraries=", ".join(libraries())))
+        return
+    words, rest = words_before_options(arguments)
+    own = [
+        Option("against", str, "trl", "libraries beside Braid, comma-separated", "", ""),
+        Option("runs", int, 5, "rounds of every workload", "", ""),
+        Option("steps", int, 0, "training steps of a run; 0 is the workload's own number", "", ""),
+        Option("threads", int, 0, "CPU threads of every library; 0 is PyTorch's choice", "", ""),
+        Option("output", str, "", "file for all numbers", "", ""),
+        Option("quick", bool, False, "one run of 2 steps", "", ""),
+        Option("quiet", bool, False, "no progress bar", "", ""),
+    ]
+    command, _ = parse("braid bench", "Time Braid and other libraries on the same work.", {}, own, rest)
+    chosen = [find_workload(word) for word in words or workloads()]
+    for name, low in (("runs", 1), ("steps", 0), ("threads", 0)):
+        if command[name] < low:
+            raise UsageError(f"{name}={command[name]} must be at least {low}")
+
+    import time
+    from pathlib import Path
+
+    from braid.bench.harness import benchmark
+    from braid.bench.report import benchmark_table
+    from braid.cli.output import console
+
+    output = Path(command["output"] or f"runs/bench-{time.strftime('%Y%m%d-%H%M%S')}.json")
+    summary = benchmark(
+        chosen,
+        output,
+        against=_installed(command["against"], libraries()),
+        show_progress=not command["quiet"],
+        **{name: command[name] for name in ("runs", "steps", "threads", "quick")},
+    )
+    console().print(benchmark_table(summary))
+    print(f"numbers and chart: {output}, {output.with_suffix('.png')}")
+    errors = [
+        entry["error"]
+        for workload in summary["workloads"].values()
+        for entry in workload["contestants"].values()
+        if "error" in entry
+    ]
+    if errors:
+        raise BraidError("\n".join(errors))
+
+
+def _installed(against: str, known: Sequence[str]) -> list[str]:
+    """The libraries of a comma-separated list that can be imported; says which cannot."""
+    import importlib.util
+
+    from braid.training.progress import say
+
+    found = []
+    for name in filter(None, (part.strip() for part in against.split(","))):
+        if name not in known:
+            raise unknown_name("library", name, known)
+        library = name.partition("-")[0]
+        if importlib.util.find_spec(library) is None:
+            say(f"{library} is not installed, so Braid runs without it; install it with: pip install -e '.[bench]'")
+        else:
+            found.append(name)
+    return found
