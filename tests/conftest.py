@@ -28,6 +28,7 @@ class ParityTask:
     name = "parity"
     max_new_tokens = 12
     max_prompt_tokens = 8
+    judges_alone = True
 
     def examples(self, split: str, n: int | None, seed: int = 0) -> list[Example]:
         return [Example(id=f"{split}:{i}", prompt=f"Q{i % 97}", answer="aa", completion="aa") for i in range(n or 64)]

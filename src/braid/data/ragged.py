@@ -38,18 +38,17 @@ def build_rollouts(
         Rollouts with zero rewards and advantages and `success_rate` 0.
     """
     size = len(prompts)
-    width = max((len(p) + len(r) for p, r in zip(prompts, responses, strict=True)), default=0)
-    tokens = torch.full((size, width), pad_token_id, dtype=torch.int64)
-    attention = torch.zeros((size, width), dtype=torch.bool)
-    response_mask = torch.zeros((size, width), dtype=torch.bool)
+    joined = [[*prompt, *response] for prompt, response in zip(prompts, responses, strict=True)]
+    width = max(map(len, joined), default=0)
+    tokens = torch.tensor([row + [pad_token_id] * (width - len(row)) for row in joined], dtype=torch.int64)
+    tokens = tokens.view(size, width)
+    column = torch.arange(width)
+    start, end = (torch.tensor([*map(len, lists)]).unsqueeze(-1) for lists in (prompts, joined))
+    attention = column < end
+    response_mask = attention & (column >= start)
     behaviour = torch.zeros((size, width))
-    for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-        start, end = len(prompt), len(prompt) + len(response)
-        tokens[row, :end] = torch.tensor([*prompt, *response], dtype=torch.int64)
-        attention[row, :end] = True
-        response_mask[row, start:end] = True
-        if log_probs is not None:
-            behaviour[row, start:end] = log_probs[row]
+    if log_probs is not None and size:
+        behaviour[response_mask] = torch.cat(list(log_probs))
     rows = torch.arange(size)
     return Rollouts(
         tokens=tokens,
@@ -72,6 +71,14 @@ def build_rollouts(
         weights=TensorDict({}, batch_size=[size]),
         batch_size=[size],
     )
+
+
+def response_tokens(batch: Rollouts) -> list[list[int]]:
+    """The token ids of every response."""
+    return [
+        [token for token, inside in zip(row, mask, strict=True) if inside]
+        for row, mask in zip(batch.tokens.tolist(), batch.response_mask.tolist(), strict=True)
+    ]
 
 
 def build_preferences(

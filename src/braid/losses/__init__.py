@@ -12,6 +12,7 @@ policy_gradient      ratios and surrogates: plain, clipped, CISPO, gradient-pres
 imitation            likelihood losses: weighted, unlikelihood, negative-aware, one-token rollouts, LUFFY, SRFT
 score_function       the policy as a classifier of outcomes: proxies, group scores, class balance, cross-entropy
 divergences          KL estimators to a reference, entropy
+categorical          log-probability and entropy from one softmax, with a lean gradient
 value                the critic's clipped squared error
 rewards              shaping terms: soft overlong penalty
 ===================  ====================================================================================
@@ -20,6 +21,7 @@ rewards              shaping terms: soft overlong penalty
 from braid.losses import (
     advantages,
     aggregation,
+    categorical,
     divergences,
     imitation,
     policy_gradient,
@@ -31,6 +33,7 @@ from braid.losses import (
 __all__ = [
     "advantages",
     "aggregation",
+    "categorical",
     "divergences",
     "imitation",
     "policy_gradient",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,12 +13,13 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from braid.data.examples import Example
-from braid.data.ragged import build_rollouts, concatenate, micro_batches, trim
+from braid.data.ragged import build_rollouts, concatenate, micro_batches, response_tokens, trim
 from braid.data.records import Rollouts, Source
 from braid.data.streams import ExampleStream
 from braid.errors import UsageError
 from braid.losses import advantages
-from braid.rollout.sampler import Sampling, sample
+from braid.methods.early_judge import EarlyJudge, Key
+from braid.rollout.sampler import OnFinished, Sampling, sample
 
 if TYPE_CHECKING:
     from braid.methods.token import State
@@ -41,7 +44,10 @@ class Context:
         max_demonstration_tokens: demonstrations are cut to this length, losing their EOS.
         decode_batch: responses decoded together.
         micro_batch_tokens: padded tokens of one forward pass.
+        early_judge: judges responses while others are still being written; None judges all at once.
         examples: all examples of this step; rows point into it by `example_index`.
+        seconds: what `prefill`, `decode` and `reward` have taken in this step; where judging overlaps decoding,
+            `reward` is the wait for the rest.
     """
 
     step: int
@@ -56,7 +62,9 @@ class Context:
     max_demonstration_tokens: int = 1024
     decode_batch: int = 512
     micro_batch_tokens: int = 16384
+    early_judge: EarlyJudge | None = None
     examples: list[Example] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
 
     def rollouts(self, group_size: int, sampling: Sampling, prompts: int | None = None) -> Rollouts:
         """Responses of the current policy to the next prompts.
@@ -80,7 +88,10 @@ class Context:
             group_size=group_size,
             generator=self.generator,
             batch_size=self.decode_batch,
+            on_finished=self._judge_early(first, group_size),
         )
+        for phase, seconds in samples.seconds.items():
+            self._spent(phase, seconds)
         group = torch.arange(first, len(self.examples)).repeat_interleave(group_size)
         return build_rollouts(
             [prompt for prompt in encoded for _ in range(group_size)],
@@ -91,6 +102,19 @@ class Context:
             example_index=group,
             truncated=samples.truncated,
         )
+
+    def _judge_early(self, first: int, group_size: int) -> OnFinished | None:
+        """What the sampler tells of finished rows, whose examples begin at index `first`; None if nobody listens."""
+        judge = self.early_judge
+        if judge is None:
+            return None
+
+        def listen(rows: list[int], tokens: list[list[int]]) -> None:
+            indices = [first + row // group_size for row in rows]
+            keys = [(index, tuple(row)) for index, row in zip(indices, tokens, strict=True)]
+            judge.submit([self.examples[index] for index in indices], keys)
+
+        return listen
 
     def demonstrations(self, count: int) -> Rollouts:
         """The next demonstrations of the pool, each a group of its own."""
@@ -130,9 +154,8 @@ class Context:
 
         Demonstrations count as right, with reward 1, and are no part of a success rate.
         """
-        texts = self.completions(batch)
-        examples = [self.examples[i] for i in batch.example_index.tolist()]
-        judgement = self.task.reward(examples, texts)
+        with self._timed("reward"):
+            judgement = self._judgement(batch)
         terms = {name: torch.tensor(values, dtype=torch.float32) for name, values in judgement.items()}
         ones = torch.ones(len(batch))
         terms = {name: torch.where(batch.online, values, ones) for name, values in terms.items()}
@@ -142,11 +165,36 @@ class Context:
         rate[own] = advantages.success_rate(judged.correct[own], judged.group_id[own])
         return judged.replace(success_rate=rate)
 
+    def _judgement(self, batch: Rollouts) -> dict[str, list[float]]:
+        """The task's named terms of every row, those that were found early among them."""
+        keys: list[Key] = list(zip(batch.example_index.tolist(), map(tuple, response_tokens(batch)), strict=True))
+        known = self.early_judge.collect() if self.early_judge else {}
+        missing = [key for key in keys if key not in known]
+        if missing or not keys:
+            texts = [self.policy.decode(tokens) for _, tokens in missing]
+            terms = self.task.reward([self.examples[index] for index, _ in missing], texts)
+            if not known:
+                return terms
+            known |= {key: {name: values[i] for name, values in terms.items()} for i, key in enumerate(missing)}
+        return {name: [known[key][name] for key in keys] for name in known[keys[0]]}
+
+    def close(self) -> None:
+        """End what the step has started."""
+        if self.early_judge is not None:
+            self.early_judge.close()
+
+    @contextlib.contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._spent(phase, time.perf_counter() - started)
+
+    def _spent(self, phase: str, seconds: float) -> None:
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
+
     def completions(self, batch: Rollouts) -> list[str]:
         """The text of every response."""
-        return [
-            self.policy.decode(row[mask].tolist()) for row, mask in zip(batch.tokens, batch.response_mask, strict=True)
-        ]
+        return [self.policy.decode(tokens) for tokens in response_tokens(batch)]
 
     def with_reference(self, batch: Rollouts, temperature: float) -> Rollouts:
         """The batch with log-probabilities under the frozen reference."""

@@ -1,7 +1,9 @@
 """Things that act: causal language models of any Hugging Face checkpoint, and small ones made on the spot.
 
 - `causal`: `CausalPolicy`, which samples, scores and saves.
+- `scores`: log-probabilities, entropies and values of responses, without all logits at once.
 - `loading`: reading checkpoints in Hugging Face format.
+- `stacked`, `seat`: several models as one, each still used by itself.
 - `small`: small models of a standard architecture with their tokenizer.
 - `adapters`: LoRA, DoRA and rsLoRA through PEFT.
 """

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -15,60 +15,17 @@ from torch import Tensor, nn
 from braid.data.examples import Prompt
 from braid.data.records import Rollouts
 from braid.errors import BraidError, StorageError, UsageError
-from braid.losses import divergences
 from braid.policies.adapters import Adapter
 from braid.policies.loading import address_of, first_line, has_adapter_file, quiet, read, unreadable
+from braid.policies.scores import Scores, has_plain_head, place
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 WeightType = Literal["auto", "float32", "bfloat16"]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 VALUE_HEAD_FILE = "value_head.safetensors"
-
-
-class Scores:
-    """What a policy says of the responses in a batch; differentiable where the policy was asked to be.
-
-    Args:
-        logits: [B, W, V], divided by the temperature, that predict the last W columns of `tokens`.
-        tokens: [B, T].
-        response_mask: [B, T].
-        value: [B, T], the critic's estimate before each token, or None.
-    """
-
-    def __init__(self, logits: Tensor, tokens: Tensor, response_mask: Tensor, value: Tensor | None = None) -> None:
-        self._logits = logits
-        self._tokens = tokens
-        self._mask = response_mask
-        self._start = tokens.shape[-1] - logits.shape[-2]
-        self._value = value
-
-    @cached_property
-    def log_prob(self) -> Tensor:
-        """[B, T]: log-probability of each response token; 0 elsewhere."""
-        targets = self._tokens[:, self._start :]
-        negative = nn.functional.cross_entropy(self._logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
-        return self._place(-negative.view_as(targets))
-
-    @cached_property
-    def entropy(self) -> Tensor:
-        """[B, T]: entropy (nats) of the distribution each response token was drawn from; 0 elsewhere."""
-        return self._place(divergences.entropy(self._logits.float()))
-
-    @property
-    def value(self) -> Tensor:
-        """[B, T]: the critic's estimate before each response token was chosen."""
-        if self._value is None:
-            raise ValueError("this policy was scored without a critic; set needs_critic on the method")
-        return self._value
-
-    def logits_at(self, mask: Tensor) -> Tensor:
-        """[M, V]: logits that predict the M tokens where `mask` [B, T], a part of the response mask, is True."""
-        return self._logits[mask[:, self._start :]]
-
-    def _place(self, values: Tensor) -> Tensor:
-        values = torch.where(self._mask[:, self._start :], values, torch.zeros((), device=values.device))
-        return nn.functional.pad(values, (self._start, 0))
 
 
 class CausalPolicy:
@@ -100,6 +57,7 @@ class CausalPolicy:
         self.autocast = autocast
         self.value_head: nn.Linear | None = None
         self._reference: PreTrainedModel | None = None
+        self._traits: WeakKeyDictionary[PreTrainedModel, dict[Callable[..., bool], bool]] = WeakKeyDictionary()
         self._trust_remote_code = False
 
     @classmethod
@@ -256,25 +214,77 @@ class CausalPolicy:
     def _score(
         self, model: PreTrainedModel, batch: Rollouts, temperature: float, value_head: nn.Linear | None
     ) -> Scores:
-        width = batch.tokens.shape[-1]
-        columns = torch.nonzero(batch.response_mask.any(0))
-        start = max(1, int(columns[0]) if len(columns) else width - 1)  # nothing predicts the very first token
+        tokens, predicted = batch.tokens, batch.response_mask.clone()
+        predicted[:, 0] = False  # nothing predicts the very first token
+        index = torch.nonzero(predicted.flatten()).flatten()
+        plain = self._has_plain_head(model)
         with self.precision():
-            # rows are padded on the right, so causal attention alone keeps padding out of every real position
-            output = model(
-                input_ids=batch.tokens,
-                logits_to_keep=width - start + 1,
-                use_cache=False,
-                output_hidden_states=value_head is not None,
-            )
-        logits = output.logits[:, :-1]
-        if temperature not in (0.0, 1.0):
-            logits = logits / temperature
+            if plain:
+                states = critic_states = self._states(model, tokens, predicted)
+                vocabulary = model.config.get_text_config().vocab_size
+            else:  # the logits take the place of the states
+                width = tokens.shape[-1]
+                start = int((index % width).min()) if len(index) else width
+                critic = value_head is not None
+                output = model(
+                    input_ids=tokens, logits_to_keep=width - start + 1, use_cache=False, output_hidden_states=critic
+                )
+                states = output.logits[:, :-1][predicted[:, start:]]
+                critic_states = output.hidden_states[-1][:, :-1][predicted[:, 1:]] if critic else states
+                vocabulary = states.shape[-1]
+
+        def logits_of(states: Tensor) -> Tensor:
+            with self.precision():
+                logits = (model.get_output_embeddings()(states) if plain else states).float()
+            return logits if temperature in (0.0, 1.0) else logits / temperature
+
         value = None
         if value_head is not None:
-            before = value_head(output.hidden_states[-1][:, :-1].float()).squeeze(-1)
-            value = nn.functional.pad(before, (1, 0)) * batch.response_mask
-        return Scores(logits, batch.tokens, batch.response_mask, value)
+            value = place(value_head(critic_states.float()).squeeze(-1), index, tokens)
+        return Scores(states, logits_of, vocabulary, tokens, index, value)
+
+    def _states(self, model: PreTrainedModel, tokens: Tensor, predicted: Tensor) -> Tensor:
+        """[M, H]: the hidden states before the M tokens that are predicted; inside `precision()`."""
+        from braid.policies.states import predicting_states  # transformers takes seconds to import
+
+        return predicting_states(model, tokens, predicted, share=self._shares_prompts(model))
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss, made of this policy's `score(..., training=True)`, to its parameters."""
+        loss.backward()
+
+    def jointly(self, key: Hashable, work: Callable[[CausalPolicy, list[Item]], list[Result]], item: Item) -> Result:
+        """Do work that policies of one architecture can do as one: here, for this policy alone.
+
+        Args:
+            key: those that wait with the same key can work together; see `braid.policies.seat`.
+            work: is given a policy, whose rows come as one equal block for each item, and the items.
+            item: of this policy.
+
+        Returns:
+            The result for `item`.
+        """
+        return work(self, [item])[0]
+
+    def _has_plain_head(self, model: PreTrainedModel) -> bool:
+        return self._tried(has_plain_head, model)
+
+    def _shares_prompts(self, model: PreTrainedModel) -> bool:
+        from braid.policies.states import can_share_prompts
+
+        return self._tried(can_share_prompts, model)
+
+    def _tried(self, trial: Callable[[PreTrainedModel], bool], model: PreTrainedModel) -> bool:
+        """What a trial says of a model; made once, in evaluation mode."""
+        found = self._traits.setdefault(model, {})
+        if trial not in found:
+            training = model.training
+            try:
+                with self.precision():
+                    found[trial] = trial(model.eval())
+            finally:
+                model.train(training)
+        return found[trial]
 
     # partners
 

@@ -39,6 +39,11 @@ class TextTask(ABC):
     def __post_init__(self) -> None:
         check_options(self)
 
+    @property
+    def judges_alone(self) -> bool:
+        """Whether what `reward` says of a completion depends on nothing but that completion and its example."""
+        return False
+
     def examples(self, split: Split, n: int, seed: int = 0) -> list[Example]:
         """The first `n` problems of a split, each with `answer` and a demonstration in the default style."""
         return self.demonstrations(split, n, seed)

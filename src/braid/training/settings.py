@@ -64,6 +64,11 @@ class Settings:
         4096, "padded tokens of one forward pass; more are accumulated; raise it on a GPU", unit="tokens", low=1
     )
     decode_batch: int = option(512, "responses decoded together", unit="responses", low=1)
+    overlap_rewards: Literal["auto", "on", "off"] = option(
+        "auto",
+        "judge responses while others are still being written; auto: if the task's verifier looks at one response at a "
+        "time, which a reward function of your own must do for `on`",
+    )
     recompute_behaviour: bool = option(False, "score samples again instead of trusting the sampler's log-probabilities")
     weight_type: Literal["auto", "float32", "bfloat16"] = option("auto", "of the stored weights")
     chat_template: bool = option(True, "apply the tokenizer's chat template, if it has one")

@@ -117,6 +117,10 @@ class ArithmeticTask(TextTask):
                 rows.append(self._example(problem, "train", seed, index, style))
         return rows
 
+    @property
+    def judges_alone(self) -> bool:
+        return True
+
     def reward(self, examples: Sequence[Example], completions: Sequence[str]) -> dict[str, list[float]]:
         """Per completion `reward`, `correct`, `format`, `process`, `steps`; each a list of finite floats.
 

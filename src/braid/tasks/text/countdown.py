@@ -82,6 +82,10 @@ class CountdownTask(TextTask):
             rows.append(self._example("train", seed, index, draw(weights, generator)))
         return rows
 
+    @property
+    def judges_alone(self) -> bool:
+        return True
+
     def reward(self, examples: Sequence[Example], completions: Sequence[str]) -> dict[str, list[float]]:
         """Per completion `reward` (equal to `correct`), `correct`, `format`, `parses`, `numbers`; each 0.0 or 1.0.
 

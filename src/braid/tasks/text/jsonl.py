@@ -94,6 +94,11 @@ class JsonlTask(TextTask):
         _ = self.columns, self._reward_function  # refuses patterns and names now rather than after loading a model
 
     @property
+    def judges_alone(self) -> bool:
+        """Whether the reward is made of Braid's own verifiers; a function of the user may look at the whole batch."""
+        return isinstance(self.reward_function, str) and ":" not in self.reward_function
+
+    @property
     def columns(self) -> Columns:
         """Which column of the rows is what."""
         return Columns(
