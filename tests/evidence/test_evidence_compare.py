@@ -8,16 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 import braid
 from braid.cli.main import run as braid_command
 from braid.data.streams import ExampleStream
 from braid.errors import BraidError, TrainingDiverged, UsageError
-from braid.evidence.compare import Arm, compare, parse_budget, run_folder
+from braid.evidence.compare import Arm, _can_stack, compare, parse_budget, run_folder
 from braid.training.configuration import Configuration
 from braid.training.loop import training_examples
 from braid.training.run import Run
@@ -124,19 +127,95 @@ def test_failing_arms_say_what_failed_without_a_wall(
     assert "Traceback" in errors[0].read_text()
 
 
+def test_seeds_as_one_program_end_as_single_runs_do_and_go_on(
+    tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    path = tmp_path / "stacked"
+    command = ["compare", "sft", "--task", "arithmetic", "--model", str(tiny_checkpoint), "--stack-seeds", "on"]
+    command += ["--seeds", "3", "--budget", "steps=3", "--output", str(path), "--quiet", "--jobs", "1"]
+    command += FLAGS.replace("--group-size 2", "").split()
+    assert braid_command(command) == 0
+    record = json.loads((path / "comparison.json").read_text())
+    runs = [Run(run_folder(path, "sft", seed)) for seed in range(3)]
+    alone = braid.train(
+        "sft", output=tmp_path / "alone", steps=3, seed=1, test_samples=2, eval_every=2, **train_words(tiny_checkpoint)
+    )
+    losses = [row["loss"] for row in alone.metrics()[1:]]
+    assert [row["loss"] for row in runs[1].metrics()[1:]] == pytest.approx(losses, rel=1e-4)
+    assert alone.result is not None
+    assert record["arms"]["sft"]["per_seed"][1] == pytest.approx(np.mean(alone.result["per_problem"]))
+    for run in runs[:2]:
+        (run.path / "result.json").unlink()  # as if killed before their end
+    before = [(run.path / "metrics.jsonl").stat().st_mtime_ns for run in runs]
+    assert braid_command(command) == 0
+    after = [(run.path / "metrics.jsonl").stat().st_mtime_ns for run in runs]
+    assert [old == new for old, new in zip(before, after, strict=True)] == [False, False, True]
+    again = json.loads((path / "comparison.json").read_text())
+    assert again["arms"]["sft"]["per_seed"] == record["arms"]["sft"]["per_seed"]
+
+
+def train_words(checkpoint: Path) -> dict[str, Any]:
+    return {name: value for name, value in small(checkpoint).items() if name not in ("jobs", "test_samples")}
+
+
+def test_seeds_as_one_program_that_fail_say_which(
+    tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    file = tmp_path / "broken.py"
+    file.write_text(BROKEN)
+    words = {**small(tiny_checkpoint), "seeds": 2, "budget": "steps=3", "max_bad_steps": 2, "stack_seeds": "on"}
+    with pytest.raises(TrainingDiverged, match=r"Diverge seed 0: 2 optimiser steps.*; .*Diverge seed 1: 2 optimiser"):
+        compare([f"{file}:Diverge", "sft"], output=tmp_path / "diverged", **words)
+    assert all(Run(run_folder(tmp_path / "diverged", "sft", seed)).result for seed in range(2))
+    with pytest.raises(BraidError, match="Crash seed 0: RuntimeError: the pieces do not fit"):
+        compare([f"{file}:Crash"], output=tmp_path / "crashed", **words)
+    assert len(list((tmp_path / "crashed").rglob("error.txt"))) == 2
+
+
+def test_seeds_are_one_program_where_it_pays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from braid.policies import causal, tiny
+    from braid.training.settings import Settings
+
+    tiny(1.2e5).save(tmp_path / "model")
+    settings = Settings(model=str(tmp_path / "model"), track="")
+    assert not _can_stack(replace(settings, device="cpu"), asked=False)
+    assert _can_stack(replace(settings, device="cpu"), asked=True)
+    resolve = causal.resolve_device
+    monkeypatch.setattr(
+        causal, "resolve_device", lambda name: torch.device("cuda") if name == "auto" else resolve(name)
+    )
+    assert _can_stack(settings, asked=False)
+    for other in ({"seconds": 60.0}, {"adapter": "lora"}, {"track": "wandb"}):
+        assert not _can_stack(replace(settings, **other), asked=False)
+    monkeypatch.setattr("braid.evidence.compare.SMALL_MODEL", 1e5)
+    assert not _can_stack(settings, asked=False)
+
+
+def test_seeds_that_cannot_be_one_program_are_refused_if_that_was_asked_for(
+    tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    words = {**small(tiny_checkpoint), "seeds": 2, "stack_seeds": "on", "output": tmp_path / "compared"}
+    with pytest.raises(UsageError, match="stack_seeds=on: policies with an adapter"):
+        compare(["grpo"], adapter="lora", **words)
+    with pytest.raises(UsageError, match="stack_seeds='yes' is not one of auto, on, off"):
+        compare(["grpo"], **{**words, "stack_seeds": "yes"})
+
+
 CHILDREN = "import sys, json, braid\nbraid.compare(**json.loads(sys.argv[1]))\n"
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(("how", "seeds"), [(signal.SIGINT, 1), (signal.SIGKILL, 1), (signal.SIGINT, 2)])
 def test_no_worker_outlives_its_comparison_and_it_goes_on(
-    how: signal.Signals, tmp_path: Path, tiny_checkpoint: Path
+    how: signal.Signals, seeds: int, tmp_path: Path, tiny_checkpoint: Path
 ) -> None:
     path = tmp_path / "compared"
     script = tmp_path / "script.py"  # calls compare without `if __name__ == "__main__"`
     script.write_text(CHILDREN)
     steps = 100000 if how == signal.SIGINT else 40
-    words = {**small(tiny_checkpoint), "methods": ["sft"], "seeds": 1, "budget": f"steps={steps}", "output": str(path)}
-    words["checkpoint_every"] = 1
+    words = {**small(tiny_checkpoint), "methods": ["sft"], "budget": f"steps={steps}", "output": str(path)}
+    words |= {"checkpoint_every": 1, "seeds": seeds, "stack_seeds": "on"}  # one program if there are several
     process = subprocess.Popen(
         [sys.executable, str(script), json.dumps(words)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -157,7 +236,8 @@ def test_no_worker_outlives_its_comparison_and_it_goes_on(
     while members(process.pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert members(process.pid) == []
-    assert run.latest_checkpoint is not None
+    for seed in range(seeds):
+        assert Run(run_folder(path, "sft", seed)).latest_checkpoint is not None
     if how == signal.SIGINT:
         assert f"--output {path} goes on" in said
         return

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -24,12 +24,14 @@ from braid.tasks import task_class
 from braid.tasks.task import TextTask
 from braid.training.checkpoint import read_json, write_atomically, write_json
 from braid.training.configuration import ALIASES, Configuration
+from braid.training.learner import SMALL_MODEL
 from braid.training.models import initial_model
 from braid.training.run import Run, describe_environment, locked
 from braid.training.settings import Settings
 
 COMPARISON, BASE, CURVES, TABLE = "comparison.json", "base.json", "curves.png", "table.md"
 METRIC = "pass@1"
+StackSeeds = Literal["auto", "on", "off"]
 SHARED = frozenset(
     {
         "model",
@@ -113,6 +115,7 @@ def compare(
     seeds: int | Sequence[int] = 3,
     budget: str = "",
     jobs: int = 0,
+    stack_seeds: StackSeeds = "auto",
     output: str | Path | None = None,
     show_progress: bool = True,
     **options: Any,
@@ -127,6 +130,8 @@ def compare(
         seeds: how many, from 0, or which.
         budget: `steps=100`, `tokens=1e6` or `seconds=60`, several joined by commas; the same for every run.
         jobs: runs at a time; 0 is one per core (or one on a GPU).
+        stack_seeds: train the seeds of an arm as one program, see `train_together`; `auto`: small models on a GPU,
+            unless the budget is time.
         output: folder; by default a new one under `runs`.
         show_progress: print a progress bar.
         options: of the task, the run, or of all methods that know them.
@@ -146,6 +151,8 @@ def compare(
         raise UsageError("a comparison needs at least one method and one seed")
     if jobs < 0:
         raise UsageError(f"jobs={jobs} must be at least 0")
+    if stack_seeds not in get_args(StackSeeds):
+        raise UsageError(f"stack_seeds={stack_seeds!r} is not one of {', '.join(get_args(StackSeeds))}")
     options = {ALIASES.get(name, name): value for name, value in options.items()} | parse_budget(budget)
     options.setdefault("track", "")
     first, *others = [(arm, seed, _configure(arm, task, options, seed)) for arm in arms for seed in seed_list]
@@ -164,7 +171,8 @@ def compare(
         try:
             record["start"] = initial_model(first[2].task, first[2].settings, path, show_progress=show_progress)
             planned = [_job(path, record["start"], *one) for one in (first, *others)]
-            Pool(planned, path / BASE, jobs or default_jobs(first[2].settings)).run(show_progress)
+            programs = _programs(planned, len(seed_list), stack_seeds)
+            Pool(programs, path / BASE, jobs or default_jobs(first[2].settings)).run(show_progress)
         except KeyboardInterrupt:
             raise Interrupted(f"stopped; the same command with --output {path} goes on") from None
         found = _collect(path, arms, seed_list)
@@ -199,6 +207,43 @@ def _job(path: Path, start: str, arm: Arm, seed: int, configuration: Configurati
             "file and the reward as file.py:function"
         ) from error
     return job
+
+
+def _programs(jobs: Sequence[Job], seeds: int, stack_seeds: StackSeeds) -> list[list[Job]]:
+    """The jobs, arm by arm, in lists of those that run as one program."""
+    programs: list[list[Job]] = []
+    for first in range(0, len(jobs), seeds):
+        arm = list(jobs[first : first + seeds])
+        together = seeds > 1 and stack_seeds != "off" and _can_stack(arm[0].settings, asked=stack_seeds == "on")
+        programs += [arm] if together else [[job] for job in arm]
+    return programs
+
+
+def _can_stack(settings: Settings, *, asked: bool) -> bool:
+    """Whether seeds run as one program: where it pays and can be done, or, if asked for, wherever it can be done.
+
+    Raises:
+        UsageError: it is asked for and cannot be done.
+    """
+    from braid.policies.causal import resolve_device
+    from braid.policies.loading import parameter_count
+    from braid.policies.seat import check_stackable
+    from braid.training.models import load_policy
+
+    if not asked:
+        alone = settings.adapter != "none" or settings.seconds or set(settings.trackers) - {"tensorboard"}
+        if alone or resolve_device(settings.device).type != "cuda":
+            return False
+        count = parameter_count(settings.model, settings.trust_remote_code)
+        if count is None or count >= SMALL_MODEL:
+            return False
+    try:
+        check_stackable(load_policy(settings.model, replace(settings, device="cpu")))
+    except UsageError as error:
+        if asked:
+            raise UsageError(f"stack_seeds=on: {error}") from error
+        return False
+    return True
 
 
 def _check_options(arms: Sequence[Arm], configuration: Configuration, options: Mapping[str, Any]) -> None:

@@ -63,14 +63,16 @@ class Pool:
     """All runs of a comparison, and the evaluation of the checkpoint they start from.
 
     Args:
-        jobs: the runs; those that have a result are not run again.
+        programs: the runs, in lists of those that one process runs as one program; most lists hold one. Runs that have
+            a result are not run again.
         base: file for the evaluation of the common start.
-        processes: runs at a time.
+        processes: programs at a time.
     """
 
-    def __init__(self, jobs: list[Job], base: Path, processes: int) -> None:
-        self.jobs, self.base = jobs, base
-        self.waiting = [job for job in jobs if Run(job.output).result is None]
+    def __init__(self, programs: list[list[Job]], base: Path, processes: int) -> None:
+        self.jobs, self.base = [job for jobs in programs for job in jobs], base
+        unfinished = [[job for job in jobs if Run(job.output).result is None] for jobs in programs]
+        self.waiting = [jobs for jobs in unfinished if jobs]
         tasks = len(self.waiting) + (not base.is_file())
         self.processes = max(1, min(processes, tasks))
 
@@ -84,7 +86,8 @@ class Pool:
         """
         threads = max(1, available_cores() // self.processes)
         context = multiprocessing.get_context("spawn")
-        title = f"{len(self.jobs)} runs, {self.processes} at a time"
+        kind = "programs" if len(self.waiting) < sum(map(len, self.waiting)) else "runs"
+        title = f"{len(self.jobs)} runs, {self.processes} {kind} at a time"
         with (
             progress_bar(title, len(self.jobs) + 1, show=show_progress) as bar,
             ProcessPoolExecutor(self.processes, context, _start_worker, (threads,)) as executor,
@@ -116,8 +119,8 @@ class Pool:
         with _without_main(self.jobs):
             if not self.base.is_file():
                 pending.add(executor.submit(_evaluate_base, self.jobs[0], str(self.base)))
-            for job in self.waiting:
-                pending.add(executor.submit(_run_one, job))
+            for jobs in self.waiting:
+                pending.add(executor.submit(_run_program, jobs))
         return pending
 
 
@@ -172,25 +175,47 @@ def _end_with(sentinel: int) -> None:
     os._exit(1)
 
 
-def _run_one(job: Job) -> None:
+def _run_program(jobs: list[Job]) -> None:
+    from braid.training.configuration import Configuration
+    from braid.training.together import most_serious, run_together
+
+    if len(jobs) == 1:
+        outcomes: list[Run | BaseException] = [_run_one(jobs[0])]
+    else:
+        configurations = [Configuration.from_json(job.configuration, job.task) for job in jobs]
+        outcomes = run_together(configurations, [job.output for job in jobs], show_progress=False)
+    errors = [
+        _reported(job, outcome)
+        for job, outcome in zip(jobs, outcomes, strict=True)
+        if isinstance(outcome, BaseException)
+    ]
+    if errors:
+        raise most_serious(errors) from None
+
+
+def _run_one(job: Job) -> Run | BaseException:
     from braid.training.configuration import Configuration
     from braid.training.loop import resume, start
 
     output = Path(job.output)
     try:
         if Run(output).exists:
-            resume(output, task=job.task, show_progress=False)
-        else:
-            start(Configuration.from_json(job.configuration, job.task), output, show_progress=False)
-    except Interrupted:
-        raise
-    except BraidError as error:
-        raise _named(job.label, error) from None
+            return resume(output, task=job.task, show_progress=False)
+        return start(Configuration.from_json(job.configuration, job.task), output, show_progress=False)
     except Exception as error:
-        output.mkdir(parents=True, exist_ok=True)
-        (output / ERROR).write_text(traceback.format_exc(), encoding="utf-8")
-        text = f"{job.label}: {type(error).__name__}: {error} (traceback in {output / ERROR})"
-        raise BraidError(text) from None
+        return error
+
+
+def _reported(job: Job, error: BaseException) -> BaseException:
+    """The same error with the run in its message; what is no error of Braid's own leaves its traceback in a file."""
+    if isinstance(error, Interrupted) or not isinstance(error, Exception):
+        return error
+    if isinstance(error, BraidError):
+        return _named(job.label, error)
+    file = Path(job.output) / ERROR
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    return BraidError(f"{job.label}: {type(error).__name__}: {error} (traceback in {file})")
 
 
 def _named(label: str, error: BraidError) -> BraidError:

@@ -70,6 +70,21 @@ def read(address: str, dtype: torch.dtype, trust_remote_code: bool) -> tuple[Pre
     return model, _read_tokenizer(address if own else base, trust_remote_code)
 
 
+def parameter_count(address: str, trust_remote_code: bool) -> int | None:
+    """How many parameters a checkpoint has, found without reading them; None for adapters and what is not known."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if has_adapter_file(address):
+        return None
+    try:
+        config = AutoConfig.from_pretrained(address, trust_remote_code=trust_remote_code)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    except Exception:  # whoever reads the weights has more to say about it
+        return None
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def _read_tokenizer(address: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 

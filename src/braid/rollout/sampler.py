@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,11 +13,13 @@ from torch import Tensor
 
 from braid.errors import UsageError
 from braid.options import check_options, option
+from braid.rollout.blocks import Blocks
+from braid.rollout.static import make_decoder
 
 if TYPE_CHECKING:
-    from transformers import DynamicCache
-
     from braid.policies.causal import CausalPolicy
+
+OnFinished = Callable[[list[int], list[list[int]]], None]
 
 
 @dataclass(frozen=True)
@@ -56,11 +60,13 @@ class Samples:
         log_probs: N float tensors, one number per token: its log-probability under softmax(logits / temperature),
             before top-p and top-k cut the distribution; under softmax(logits) for greedy decoding.
         truncated: [N] bool, True where the length limit ended the response.
+        seconds: what `prefill` (reading the prompts) and `decode` (writing) took.
     """
 
     tokens: list[list[int]]
     log_probs: list[Tensor]
     truncated: Tensor
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -72,6 +78,7 @@ def sample(
     group_size: int = 1,
     generator: torch.Generator | None = None,
     batch_size: int = 512,
+    on_finished: OnFinished | None = None,
 ) -> Samples:
     """Continue every prompt `group_size` times.
 
@@ -82,6 +89,8 @@ def sample(
         group_size: responses per prompt; the prompt is prefilled once for all of them.
         generator: the source of randomness, on the policy's device.
         batch_size: the largest number of responses decoded together, but at least one whole group.
+        on_finished: told the numbers of the responses that have just ended by themselves, and their tokens, while the
+            others are still being written.
 
     Returns:
         Samples of N = P x group_size responses.
@@ -96,111 +105,96 @@ def sample(
         raise UsageError("a prompt has no tokens; every prompt needs at least one")
     policy.model.eval()
     per_batch = max(1, batch_size // group_size)
+    parts: list[Samples] = []
+    decode = partial(_decode, sampling=sampling, group_size=group_size)
     with policy.precision():
-        parts = [
-            _decode_batch(policy, prompts[i : i + per_batch], sampling, group_size, generator)
-            for i in range(0, len(prompts), per_batch)
-        ]
+        for first in range(0, len(prompts), per_batch):
+            told = on_finished and _shifted(on_finished, first * group_size)
+            part = _Part(prompts[first : first + per_batch], generator, told)
+            parts.append(policy.jointly((sampling, group_size), decode, part))
+            if sampling.temperature and torch.cat(parts[-1].log_probs).isnan().any():
+                raise RuntimeError("the policy's probabilities are not numbers; its weights have diverged")
     return Samples(
         tokens=[tokens for part in parts for tokens in part.tokens],
         log_probs=[log_prob for part in parts for log_prob in part.log_probs],
         truncated=torch.cat([part.truncated for part in parts]) if parts else torch.zeros(0, dtype=torch.bool),
+        seconds={phase: sum(part.seconds[phase] for part in parts) for phase in ("prefill", "decode")},
     )
 
 
-def _decode_batch(
-    policy: CausalPolicy,
-    prompts: Sequence[Sequence[int]],
-    sampling: Sampling,
-    group_size: int,
-    generator: torch.Generator | None,
-) -> Samples:
-    device = policy.device
-    logits, cache, attention, position = _prefill(policy, prompts, group_size)
-    count, limit = attention.shape[0], sampling.max_new_tokens
+def _shifted(on_finished: OnFinished, first: int) -> OnFinished:
+    """The same listener for a part that begins at row `first`."""
+    return lambda rows, tokens: on_finished([first + row for row in rows], tokens)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one policy writes in a decoding batch."""
+
+    prompts: Sequence[Sequence[int]]
+    generator: torch.Generator | None
+    on_finished: OnFinished | None
+
+
+def _decode(policy: CausalPolicy, parts: Sequence[_Part], *, sampling: Sampling, group_size: int) -> list[Samples]:
+    """Decode one batch: a block of rows for each part, filled up so that all are equally large."""
+    started = time.perf_counter()
+    most, device, limit = max(len(part.prompts) for part in parts), policy.device, sampling.max_new_tokens
+    spare = [policy.pad_token_id]
+    prompts = [prompt for part in parts for prompt in (*part.prompts, *[spare] * (most - len(part.prompts)))]
+    decoder = make_decoder(policy, prompts, group_size, limit, len(parts))
+    prefilled = time.perf_counter()
+    width, count = most * group_size, len(prompts) * group_size
+    own = [len(part.prompts) * group_size for part in parts]
+    blocks = Blocks(own, width, [part.generator for part in parts], device)
     eos = torch.tensor(policy.eos_token_ids, device=device)
-    tokens = torch.zeros((count, limit), dtype=torch.int64, device=device)
-    log_probs = torch.zeros((count, limit), dtype=torch.float32, device=device)
+    # rows that have ended go on writing until they leave; `lengths` says what counts
+    tokens = torch.zeros((limit, count), dtype=torch.int64, device=device)
+    log_probs = torch.zeros((limit, count), dtype=torch.float32, device=device)
     lengths = torch.full((count,), limit, device=device)
     ended = torch.zeros(count, dtype=torch.bool, device=device)  # by EOS or stop string
-    rows = torch.arange(count, device=device)  # where the rows of the decoding batch belong
     for step in range(limit):
-        chosen, log_prob = _choose(logits, sampling, generator)
-        live = ~ended[rows]
-        tokens[rows[live], step] = chosen[live]
-        log_probs[rows[live], step] = log_prob[live]
-        stops = live & torch.isin(chosen, eos)
+        chosen, log_prob = _choose(decoder.logits, sampling, blocks.draw)
+        tokens[step, blocks.rows] = chosen
+        log_probs[step, blocks.rows] = log_prob
+        stops = torch.isin(chosen, eos)
         if sampling.stop:
-            stops |= live & _meets_stop_string(policy, tokens[rows, : step + 1], sampling.stop)
-        finished = rows[stops]
-        ended[finished] = True
-        lengths[finished] = step + 1
-        live &= ~stops
-        remaining = int(live.sum())
-        if remaining == 0 or step + 1 == limit:
+            stops |= _meets_stop_string(policy, tokens[: step + 1, blocks.rows].T, sampling.stop)
+        stops &= blocks.live
+        blocks.live &= ~stops
+        if blocks.count():
+            finished = blocks.rows[stops]
+            ended[finished] = True
+            lengths[finished] = step + 1
+            _tell(parts, finished, tokens[: step + 1], width)
+        if not any(blocks.left) or step + 1 == limit:
             break
-        if remaining <= 0.8 * len(rows):  # leaving costs a copy of the cache, so rows leave in batches
-            keep = torch.nonzero(live).flatten()
-            cache.batch_select_indices(keep)
-            rows, attention, position, chosen = rows[keep], attention[keep], position[keep], chosen[keep]
-        attention = torch.nn.functional.pad(attention, (0, 1), value=True)
-        position = position + 1
-        output = policy.model(
-            input_ids=chosen.unsqueeze(-1),
-            attention_mask=attention,
-            position_ids=position.unsqueeze(-1),
-            past_key_values=cache,
-            use_cache=True,
-        )
-        logits = output.logits[:, -1]
-    tokens, log_probs, sizes = tokens.cpu(), log_probs.cpu(), lengths.tolist()
-    return Samples(
-        tokens=[row[:size].tolist() for row, size in zip(tokens, sizes, strict=True)],
-        log_probs=[row[:size] for row, size in zip(log_probs, sizes, strict=True)],
-        truncated=~ended.cpu(),
-    )
+        keep = blocks.leave()
+        if keep is not None:
+            decoder.keep(keep)
+            chosen = chosen[keep]
+        decoder.advance(chosen)
+    tokens, log_probs, sizes = tokens.T.cpu(), log_probs.T.cpu(), lengths.tolist()
+    written = [row[:size] for row, size in zip(tokens.tolist(), sizes, strict=True)]
+    likely = [row[:size] for row, size in zip(log_probs, sizes, strict=True)]
+    cut = ~ended.cpu()
+    seconds = {"prefill": prefilled - started, "decode": time.perf_counter() - prefilled}
+    places = [slice(number * width, number * width + size) for number, size in enumerate(own)]
+    return [Samples(written[place], likely[place], cut[place], dict(seconds)) for place in places]
 
 
-def _prefill(
-    policy: CausalPolicy, prompts: Sequence[Sequence[int]], group_size: int
-) -> tuple[Tensor, DynamicCache, Tensor, Tensor]:
-    """Read every prompt once, then hand each member of its group a copy of the cache.
-
-    Returns:
-        Logits of the next token [N, V], the cache, the attention mask [N, width], the last position [N].
-    """
-    from transformers import DynamicCache
-
-    width = max(len(prompt) for prompt in prompts)
-    padded = [[policy.pad_token_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]
-    tokens = torch.tensor(padded, device=policy.device)
-    start = torch.tensor([width - len(prompt) for prompt in prompts], device=policy.device).unsqueeze(-1)
-    position = torch.arange(width, device=policy.device) - start
-    attention = position >= 0
-    cache = DynamicCache(config=policy.model.config)
-    output = policy.model(
-        input_ids=tokens,
-        attention_mask=attention,
-        position_ids=position.clamp_min(0),
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    if not all(hasattr(layer, "batch_repeat_interleave") for layer in cache.layers):
-        raise UsageError(
-            f"{policy.model.config.model_type} models carry a recurrent state, which cannot be shared by the responses "
-            "to one prompt; use a model with attention in every layer"
-        )
-    if group_size > 1:
-        cache.batch_repeat_interleave(group_size)
-
-    def repeat(x: Tensor) -> Tensor:
-        return x.repeat_interleave(group_size, dim=0)
-
-    return repeat(output.logits[:, -1]), cache, repeat(attention), repeat(position[:, -1])
+def _tell(parts: Sequence[_Part], finished: Tensor, tokens: Tensor, width: int) -> None:
+    """Tell those who listen which of their rows have just ended, and what these wrote."""
+    if all(part.on_finished is None for part in parts):
+        return
+    rows, written = finished.tolist(), tokens[:, finished].T.tolist()
+    for number, part in enumerate(parts):
+        own = [k for k, row in enumerate(rows) if row // width == number]
+        if part.on_finished is not None and own:
+            part.on_finished([rows[k] - number * width for k in own], [written[k] for k in own])
 
 
-def _choose(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+def _choose(logits: Tensor, sampling: Sampling, draw: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     """The next token of every row and its log-probability, both [N]."""
     logits = logits.float()
     if sampling.temperature == 0:
@@ -209,7 +203,7 @@ def _choose(logits: Tensor, sampling: Sampling, generator: torch.Generator | Non
     else:
         log_softmax = (logits / sampling.temperature).log_softmax(-1)
         allowed = _truncate(log_softmax, sampling.top_p, sampling.top_k).exp()
-        chosen = torch.multinomial(allowed, 1, generator=generator).squeeze(-1)
+        chosen = draw(allowed)
     return chosen, log_softmax.gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import time
@@ -19,6 +20,7 @@ from braid.data.streams import ExampleStream
 from braid.errors import TrainingDiverged, UsageError
 from braid.losses.aggregation import masked_sum
 from braid.methods.context import Context
+from braid.methods.early_judge import EarlyJudge
 from braid.methods.token import State, TokenMethod, rows_where
 from braid.training.settings import Settings
 
@@ -92,7 +94,8 @@ class Learner:
         started = time.perf_counter()
         torch.manual_seed(derive_seed(self.settings.seed, self.step_count, "global"))
         context = self._context()
-        batch, judged = self._collect(context)
+        with contextlib.closing(context):
+            batch, judged = self._collect(context)
         collected = time.perf_counter()
         metrics = rollout_metrics(judged)
         self.tokens += sum(int(b.response_length.sum()) for b in judged)
@@ -109,6 +112,7 @@ class Learner:
             "step/rows": float(len(batch)),
             "step/empty": float(self.empty_steps),
             "step/skipped": float(self.skipped_steps),
+            **{f"time/{phase}": seconds for phase, seconds in context.seconds.items()},
             "time/collect": collected - started,
             "time/update": time.perf_counter() - collected,
         }
@@ -129,7 +133,13 @@ class Learner:
             max_demonstration_tokens=self.settings.max_demonstration_tokens,
             decode_batch=self.settings.decode_batch,
             micro_batch_tokens=self.settings.micro_batch_tokens,
+            early_judge=EarlyJudge(self.task, self.policy) if self._overlaps_rewards else None,
         )
+
+    @property
+    def _overlaps_rewards(self) -> bool:
+        choice = self.settings.overlap_rewards
+        return choice == "on" or (choice == "auto" and self.task.judges_alone)
 
     def _collect(self, context: Context) -> tuple[Rollouts, list[Rollouts]]:
         """Experience, feedback and selection until enough prompts are there, then credit; and all rollouts judged."""
@@ -183,7 +193,7 @@ class Learner:
             micro = trim(batch[rows]).to(policy.device)
             scores = policy.score(micro, temperature=method.sampling_temperature, training=True)
             loss = method.update(micro, scores) + method.regularise(micro, scores)
-            loss.value.backward()
+            policy.backward(loss.value)
             metrics["loss"] += float(loss.value.detach())
             for name, value in loss.metrics.items():
                 metrics[name] += float(value)

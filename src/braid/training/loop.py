@@ -41,6 +41,25 @@ GENERATED_EXAMPLES = 4096
 EVALUATION_SEED = 1_000_003
 
 
+class Host:
+    """What a run has of its process: everything, unless `train_together` lends it a share."""
+
+    def admit(self, policy: CausalPolicy) -> CausalPolicy:
+        """The policy, once loaded, as the run uses it."""
+        return policy
+
+    @contextmanager
+    def watch(self, title: str, *, show: bool) -> Iterator[tuple[threading.Event, Bar]]:
+        """An event that asks the run to stop after its step, and where it says how far it is, of 1.
+
+        Args:
+            title: of the run.
+            show: False shows nothing.
+        """
+        with stop_request() as stop, progress_bar(title, 1.0, show=show) as bar:
+            yield stop, bar
+
+
 def train(
     method: str | TokenMethod | type[TokenMethod],
     *,
@@ -77,7 +96,12 @@ def train(
 
 
 def start(
-    configuration: Configuration, path: Path, *, policy: CausalPolicy | None = None, show_progress: bool = True
+    configuration: Configuration,
+    path: Path,
+    *,
+    policy: CausalPolicy | None = None,
+    show_progress: bool = True,
+    host: Host | None = None,
 ) -> Run:
     """Start a run from its whole configuration.
 
@@ -86,6 +110,7 @@ def start(
         path: the run's folder, which must not hold a run.
         policy: what is trained, if it is in memory; else the settings name it.
         show_progress: print a progress bar.
+        host: of the run; by default it has the process to itself.
 
     Returns:
         The run's folder, with its result.
@@ -104,20 +129,23 @@ def start(
                 settings = dataclasses.replace(configuration.settings, model=str(initial))
                 configuration = dataclasses.replace(configuration, settings=settings)
             run.create(configuration.to_json())
-            return _run_to_end(run, configuration, show_progress)
+            return _run_to_end(run, configuration, show_progress, host)
         except BraidError as error:
             if not isinstance(error, Interrupted) and run.last_metrics() is None:
                 run.discard()  # a mistake at the start leaves nothing behind that is in the way of the next try
             raise
 
 
-def resume(run: str | Path, *, task: TextTask | None = None, show_progress: bool = True) -> Run:
+def resume(
+    run: str | Path, *, task: TextTask | None = None, show_progress: bool = True, host: Host | None = None
+) -> Run:
     """Go on with an interrupted run from its last checkpoint, or from its start if there is none.
 
     Args:
         run: the run's folder.
         task: needed if the run's task was an object or held data or a function in memory.
         show_progress: print a progress bar.
+        host: of the run; by default it has the process to itself.
 
     Returns:
         The run's folder, with its result; a finished run is returned as it is.
@@ -132,7 +160,7 @@ def resume(run: str | Path, *, task: TextTask | None = None, show_progress: bool
     with directory.lock():
         if directory.result is not None:
             return directory
-        return _run_to_end(directory, Configuration.from_json(directory.config, task), show_progress)
+        return _run_to_end(directory, Configuration.from_json(directory.config, task), show_progress, host)
 
 
 def new_run_path(configuration: Configuration, root: str | Path = "runs") -> Path:
@@ -146,10 +174,10 @@ def new_run_path(configuration: Configuration, root: str | Path = "runs") -> Pat
     return path
 
 
-def _run_to_end(run: Run, configuration: Configuration, show_progress: bool) -> Run:
+def _run_to_end(run: Run, configuration: Configuration, show_progress: bool, host: Host | None) -> Run:
     go_on = f"braid resume {run.path}"
     try:
-        return _Session(run, configuration, show_progress).run_to_end()
+        return _Session(run, configuration, show_progress, host or Host()).run_to_end()
     except KeyboardInterrupt:  # before the first step, or asked for twice
         raise Interrupted(f"stopped at once; go on with: {go_on}") from None
     except (StorageError, TrainingDiverged) as error:
@@ -164,10 +192,10 @@ def _run_to_end(run: Run, configuration: Configuration, show_progress: bool) -> 
 class _Session:
     """A run in this process, from its first or a later step to its end."""
 
-    def __init__(self, run: Run, configuration: Configuration, show_progress: bool) -> None:
+    def __init__(self, run: Run, configuration: Configuration, show_progress: bool, host: Host) -> None:
         import torch
 
-        self.run, self.show = run, show_progress
+        self.run, self.show, self.host = run, show_progress, host
         self.task, self.settings = configuration.task, configuration.settings
         method, settings = configuration.method, configuration.settings
         if settings.threads:
@@ -180,7 +208,8 @@ class _Session:
         check_fit(method, self.task, demonstrations)
         validation = self.task.examples("validation", settings.eval_examples)
         test = self.task.examples("test", settings.test_examples) if settings.test_examples else []
-        self.policy = load_checkpoint(self.checkpoint, settings) if self.checkpoint else self._initial_policy()
+        loaded = load_checkpoint(self.checkpoint, settings) if self.checkpoint else self._initial_policy()
+        self.policy = host.admit(loaded)
         self.validation = self._fitting(validation, "validation prompts")
         if test:
             self._fitting(test, "test prompts")  # fails now rather than after training
@@ -250,7 +279,7 @@ class _Session:
     def run_to_end(self) -> Run:
         """Train until the budget is used up, then evaluate and write the result."""
         title = self.run.path.name
-        with self._closing_trackers(), stop_request() as stop, progress_bar(title, 1.0, show=self.show) as bar:
+        with self._closing_trackers(), self.host.watch(title, show=self.show) as (stop, bar):
             if self.learner.step_count == 0:
                 self._log({"step": 0, **self._evaluate()})
             while self._progress() < 1.0:

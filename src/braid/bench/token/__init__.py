@@ -1,0 +1,1 @@
+"""Training steps of language models, and the contestants that take them."""

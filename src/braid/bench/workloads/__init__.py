@@ -1,0 +1,1 @@
+"""What is timed; every module here has `WORKLOADS`."""
