@@ -63,6 +63,7 @@ def bench_command(arguments: Sequence[str]) -> None:
         if command[name] < low:
             raise UsageError(f"{name}={command[name]} must be at least {low}")
 
+    import signal
     import time
     from pathlib import Path
 
@@ -71,13 +72,18 @@ def bench_command(arguments: Sequence[str]) -> None:
     from braid.cli.output import console
 
     output = Path(command["output"] or f"runs/bench-{time.strftime('%Y%m%d-%H%M%S')}.json")
-    summary = benchmark(
-        chosen,
-        output,
-        against=_installed(command["against"], libraries()),
-        show_progress=not command["quiet"],
-        **{name: command[name] for name in ("runs", "steps", "threads", "quick")},
-    )
+    against = _installed(command["against"], libraries())
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the processes and files as Ctrl-C does
+    try:
+        summary = benchmark(
+            chosen,
+            output,
+            against=against,
+            show_progress=not command["quiet"],
+            **{name: command[name] for name in ("runs", "steps", "threads", "quick")},
+        )
+    finally:
+        signal.signal(signal.SIGTERM, before)
     console().print(benchmark_table(summary))
     print(f"numbers and chart: {output}, {output.with_suffix('.png')}")
     errors = [
