@@ -1,53 +1,142 @@
-"""Write docs/methods.md: every method with its strands and hyper-parameters, from the code itself."""
+"""Write the generated part of the documents: a page per method, their index, and the table of verdicts.
+
+`python scripts/make_docs.py` writes them; `--check` only says whether they are up to date.
+"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from braid.methods.registry import catalogue, find_method
+from braid.cli.catalogue import run_on_your_own
+from braid.evidence.claim import claim_names
+from braid.evidence.records import Record, read_record, records, records_folder
+from braid.evidence.report import effect_of, record_markdown
+from braid.methods.registry import Entry, catalogue, find_method
 from braid.options import options_of
 
-TARGET = Path(__file__).parent.parent / "docs" / "methods.md"
+DOCS = Path(__file__).parent.parent / "docs"
+MADE = "<!-- made by `make docs`; edit the code it comes from -->"
 
 
-def methods_page() -> str:
-    """The page as Markdown."""
-    parts = ["# Methods", "", "Made by `make docs` from the method files; `braid show METHOD` prints the same.", ""]
+def pages() -> dict[str, bytes]:
+    """Every generated file by its path below `docs`."""
+    found = records()
+    texts = {"methods/index.md": _index(found), "evidence.md": _evidence(found)}
+    texts |= {f"methods/{slug}.md": _method(slug, entry) for slug, entry in catalogue().items()}
+    made = {name: text.encode() for name, text in texts.items()}
+    for slug, record in found.items():
+        if record is not None:
+            made[f"evidence/{slug}.png"] = (records_folder() / f"{slug}.png").read_bytes()
+    return made
+
+
+def _index(found: dict[str, Record | None]) -> str:
+    lines = [MADE, "", "# Methods", "", "| method | what it is | arXiv | its claim |", "| --- | --- | --- | --- |"]
     for slug, entry in catalogue().items():
-        parts += [
-            f"## {slug}",
-            "",
-            f"**{entry.title}**"
-            + (f" ([arXiv {entry.arxiv}](https://arxiv.org/abs/{entry.arxiv}))" if entry.arxiv else ""),
-        ]
-        parts += ["", entry.summary, "", "| strand | |", "| --- | --- |"]
-        parts += [f"| {name} | {_cell(text)} |" for name, text in entry.strands.items()]
-        parts += ["", "| option | default | unit | what it is | source |", "| --- | --- | --- | --- | --- |"]
-        for option in options_of(find_method(slug)):
-            cells = (
-                f"`--{option.name.replace('_', '-')}`",
-                f"`{option.default}`",
-                option.unit,
-                option.help,
-                option.source,
-            )
-            parts.append("| " + " | ".join(map(_cell, cells)) + " |")
-        parts.append("")
-    return "\n".join(parts)
+        record = found.get(slug)
+        verdict = record["verdict"] if record else "not run yet" if slug in found else ""
+        link = f"[{entry.arxiv}](https://arxiv.org/abs/{entry.arxiv})" if entry.arxiv else ""
+        lines.append(f"| [{slug}]({slug}.md) | {_cell(entry.summary)} | {link} | {verdict} |")
+    return "\n".join(lines) + "\n"
+
+
+def _method(slug: str, entry: Entry) -> str:
+    link = f" ([arXiv {entry.arxiv}](https://arxiv.org/abs/{entry.arxiv}))" if entry.arxiv else ""
+    parts = [MADE, "", f"# {slug}", "", f"**{entry.title}**{link}", "", _prose(entry.docstring), ""]
+    parts += ["## Strands", "", "| strand | |", "| --- | --- |"]
+    parts += [f"| {name} | {_cell(text)} |" for name, text in entry.strands.items()]
+    parts += ["", "## Use it", "", "```bash", *run_on_your_own(slug), "```", ""]
+    parts += [
+        "## Hyper-parameters",
+        "",
+        "| option | default | unit | what it is | source |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for option in options_of(find_method(slug)):
+        flag = "--" + option.name.replace("_", "-")
+        cells = (f"`{flag}`", f"`{option.default}`", option.unit, option.help, option.source)
+        parts.append("| " + " | ".join(map(_cell, cells)) + " |")
+    published = find_method(slug).published
+    if published:
+        parts += ["", "Published runs used " + ", ".join(f"{name} {value}" for name, value in published.items()) + "."]
+    return "\n".join([*parts, "", *_claim(slug)])
+
+
+def _claim(slug: str) -> list[str]:
+    if slug not in claim_names():
+        return []
+    record = read_record(slug)
+    if record is None:
+        return ["## Its claim", "", f"Not run yet: `braid reproduce {slug}`.", ""]
+    return [
+        f"## Its claim: {record['verdict']}",
+        "",
+        record["claim"],
+        "",
+        record_markdown(record),
+        f"![learning curves and paired differences](../evidence/{slug}.png)",
+        "",
+        f"**What differs from the paper.** {record['setting']}",
+        "",
+        *([record["note"], ""] if record["note"] else []),
+        f"{len(record['seeds'])} seeds, {record['duration_s']} s on {record['hardware']['cores']} cores. "
+        f"Again: `{record['command']}`.",
+        "",
+    ]
+
+
+def _evidence(found: dict[str, Record | None]) -> str:
+    lines = [
+        MADE,
+        "",
+        "# Evidence",
+        "",
+        "What became of the papers' claims on small models and embedded tasks; "
+        "[how to read this](reading-evidence.md). Effects are means of paired differences over seeds with 95 % "
+        "intervals, of the first of a claim's comparisons.",
+        "",
+        "| method | claim | verdict | metric | effect | seeds |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for slug, record in found.items():
+        if record is None:
+            lines.append(f"| [{slug}](methods/{slug}.md) | | not run yet | | | |")
+            continue
+        cells = (record["claim"], record["verdict"], record["metric"], effect_of(record), str(len(record["seeds"])))
+        lines.append(f"| [{slug}](methods/{slug}.md) | " + " | ".join(map(_cell, cells)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _prose(docstring: str) -> str:
+    """The docstring without its section of strands, which has a table."""
+    return docstring.partition("\nStrands:")[0].strip()
 
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-if __name__ == "__main__":
-    page = methods_page()
+def main() -> None:
+    """Write the pages, or with `--check` name those that are not up to date."""
+    made = pages()
+    kept = {str(file.relative_to(DOCS)) for folder in ("methods", "evidence") for file in (DOCS / folder).glob("*.*")}
+    left_over = sorted(kept - set(made))
     if "--check" in sys.argv:
-        sys.exit(
-            0
-            if TARGET.is_file() and TARGET.read_text(encoding="utf-8") == page
-            else "docs/methods.md is stale: run make docs"
-        )
-    TARGET.parent.mkdir(exist_ok=True)
-    TARGET.write_text(page, encoding="utf-8")
+        old = [
+            name
+            for name, content in made.items()
+            if not (DOCS / name).is_file() or (DOCS / name).read_bytes() != content
+        ]
+        if old or left_over:
+            sys.exit(f"run make docs: {', '.join([*old, *left_over])} not up to date")
+        return
+    for name in left_over:
+        (DOCS / name).unlink()
+    for name, content in made.items():
+        (DOCS / name).parent.mkdir(parents=True, exist_ok=True)
+        (DOCS / name).write_bytes(content)
+
+
+if __name__ == "__main__":
+    main()

@@ -7,6 +7,7 @@ operation with its tensors, and on replay runs them again into the memory of the
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -81,10 +82,9 @@ def recorder(request: pytest.FixtureRequest) -> Recorder:
 @pytest.fixture
 def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rooms and row counts change every few steps."""
-    monkeypatch.setattr(static, "AHEAD", 5)
-    monkeypatch.setattr(static, "FEWEST_ROWS", 2)
-    monkeypatch.setattr(static, "LONG_ENOUGH", 1)
-    monkeypatch.setattr(static, "MULTIPLE", {"rows": 3, "room": 4})
+    monkeypatch.setattr(
+        static, "RECORDED", replace(static.RECORDED, ahead=5, fewest_rows=2, long_enough=1, rows=3, room=4)
+    )
 
 
 def lively_policy(policy: CausalPolicy | None = None, *, autocast: bool = False) -> CausalPolicy:
@@ -244,10 +244,9 @@ def test_an_adapter(recorder: Recorder, tmp_path: Any) -> None:
 
 def test_room_and_rows_change_as_rarely_as_they_should(monkeypatch: pytest.MonkeyPatch) -> None:
     policy, recorder = lively_policy(), TapeRecorder()
-    monkeypatch.setattr(static, "AHEAD", 8)
-    monkeypatch.setattr(static, "MULTIPLE", {"rows": 4, "room": 8})
-    monkeypatch.setattr(static, "FEWEST_ROWS", 4)
-    monkeypatch.setattr(static, "LONG_ENOUGH", 6)
+    monkeypatch.setattr(
+        static, "RECORDED", replace(static.RECORDED, ahead=8, fewest_rows=4, long_enough=6, rows=4, room=8)
+    )
     rooms, counts = [], []
     with decoding(policy):
         decoder = StaticDecoder(policy, [[5, 6, 7]], 14, 40, recorder=recorder)  # 43 positions

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -71,8 +71,8 @@ CASES: dict[str, tuple[Callable[[int], list[list[list[int]]]], Sampling, dict[st
 @pytest.fixture
 def static_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory of fixed size, which changes every few steps."""
-    for name, value in {"AHEAD": 5, "FEWEST_ROWS": 2, "LONG_ENOUGH": 1, "MULTIPLE": {"rows": 3, "room": 4}}.items():
-        monkeypatch.setattr(static, name, value)
+    sizes = replace(static.RECORDED, ahead=5, fewest_rows=2, long_enough=1, rows=3, room=4)
+    monkeypatch.setattr(static, "RECORDED", sizes)
     monkeypatch.setattr(sampler, "make_decoder", StaticDecoder)
 
 

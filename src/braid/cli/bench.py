@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from braid.cli.options import parse, words_before_options
 from braid.errors import BraidError, UsageError, unknown_name
@@ -23,6 +24,7 @@ options:
   --runs N             rounds of every workload (default: 5)
   --steps N            training steps of a run; 0 is the workload's own number (default: 0)
   --threads N          CPU threads of every library; 0 is PyTorch's choice (default: 0)
+  --compile            Braid with compiled layers (`--compile` of braid train), which long runs can afford
   --output FILE.json   all numbers; a bar chart is written beside it (default: a new file in runs)
   --quick              one run of 2 steps, to see that everything works
   --quiet              no progress bar
@@ -53,12 +55,15 @@ def bench_command(arguments: Sequence[str]) -> None:
         Option("runs", int, 5, "rounds of every workload", "", ""),
         Option("steps", int, 0, "training steps of a run; 0 is the workload's own number", "", ""),
         Option("threads", int, 0, "CPU threads of every library; 0 is PyTorch's choice", "", ""),
+        Option("compile", bool, False, "Braid with compiled layers", "", ""),
         Option("output", str, "", "file for all numbers", "", ""),
         Option("quick", bool, False, "one run of 2 steps", "", ""),
         Option("quiet", bool, False, "no progress bar", "", ""),
     ]
     command, _ = parse("braid bench", "Time Braid and other libraries on the same work.", {}, own, rest)
     chosen = [find_workload(word) for word in words or workloads()]
+    if command["compile"]:
+        chosen = [replace(one, options={**one.options, "compile": True}) for one in chosen]
     for name, low in (("runs", 1), ("steps", 0), ("threads", 0)):
         if command[name] < low:
             raise UsageError(f"{name}={command[name]} must be at least {low}")

@@ -19,7 +19,8 @@ options:
 SHOW_HELP = """\
 usage: braid show METHOD
 
-One method: its four strands, its hyper-parameters with default, unit and source, and its paper.
+One method: its four strands, its hyper-parameters with default, unit and source, its paper, and the verdict on its
+claim with the numbers.
 """
 
 
@@ -68,6 +69,9 @@ def show_command(arguments: Sequence[str]) -> None:
     from rich.table import Table
 
     from braid.cli.output import console
+    from braid.cli.evidence import print_record
+    from braid.evidence.claim import claim_names
+    from braid.evidence.records import read_record
     from braid.methods.registry import find_method, parse_strands
     from braid.options import options_of
 
@@ -97,7 +101,24 @@ def show_command(arguments: Sequence[str]) -> None:
     out.print(options)
     if method.published:
         print("published runs: " + ", ".join(f"{k} {v}" for k, v in method.published.items()))
-    print(f"\nbraid train {name} --task arithmetic --steps 200")
+    print("\n" + "\n".join(run_on_your_own(name)))
+    record = read_record(name) if name in claim_names() else None
+    if record is not None:
+        print_record(record)
+    elif name in claim_names():
+        print(f"its claim was not run yet: braid reproduce {name}")
+
+
+def run_on_your_own(name: str) -> list[str]:
+    """Commands that train a method on an embedded task and on one's own model and data."""
+    from braid.methods.registry import find_method
+
+    needs = find_method(name).needs
+    reward = " --reward my_rewards.py:score" if "reward" in needs else ""
+    return [
+        f"braid train {name} --task arithmetic --steps 200",
+        f"braid train {name} --task jsonl --data rows.jsonl{reward} --model path/or/hub-id",
+    ]
 
 
 def _task_summary(place: str) -> str:

@@ -14,6 +14,8 @@ COMMANDS = {
     "show": ("braid.cli.catalogue:show_command", "one method: its four strands, defaults, sources"),
     "train": ("braid.cli.train:train_command", "train a method on a task, with your model, data and reward"),
     "compare": ("braid.cli.compare:compare_command", "methods side by side: same base, data, budget, evaluation"),
+    "reproduce": ("braid.cli.evidence:reproduce_command", "a paper's claim as a small experiment, with a verdict"),
+    "evidence": ("braid.cli.evidence:evidence_command", "the verdicts of all claims"),
     "bench": ("braid.cli.bench:bench_command", "speed, side by side with other libraries in one run"),
     "resume": ("braid.cli.train:resume_command", "go on with an interrupted run"),
     "eval": ("braid.cli.evaluate:eval_command", "evaluate a run or checkpoint on a task"),

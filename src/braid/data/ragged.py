@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -166,7 +168,7 @@ def concatenate(batches: Sequence[Rollouts], pad_token_id: int) -> Rollouts:
 
 
 def micro_batches(batch: Rollouts, token_budget: int, *, whole_groups: bool = False) -> list[Tensor]:
-    """Split rows into pieces of similar length that fit a budget of padded tokens.
+    """Split rows into as few pieces as a budget of padded tokens allows, of similar lengths and similar sizes.
 
     Args:
         batch: rows [B, T].
@@ -177,24 +179,32 @@ def micro_batches(batch: Rollouts, token_budget: int, *, whole_groups: bool = Fa
     Returns:
         Index tensors that together hold every row once.
     """
-    lengths = batch.attention_mask.sum(-1)
+    lengths = batch.attention_mask.sum(-1).tolist()
+    if not len(batch):
+        return []
     if whole_groups:
         _, inverse = torch.unique(batch.group_id, return_inverse=True)
-        units = [torch.nonzero(inverse == g).flatten() for g in range(int(inverse.max()) + 1)] if len(batch) else []
+        units = [torch.nonzero(inverse == g).flatten().tolist() for g in range(int(inverse.max()) + 1)]
     else:
-        units = list(torch.arange(len(batch)).unsqueeze(-1))
-    units.sort(key=lambda unit: int(lengths[unit].max()))  # stable: ties keep their order
-    pieces: list[list[Tensor]] = []
-    rows = longest = 0
-    for unit in units:
-        unit_longest = int(lengths[unit].max())
-        grown = (rows + len(unit)) * max(longest, unit_longest)
-        if not pieces or grown > token_budget:
-            pieces.append([])
-            rows = longest = 0
-        pieces[-1].append(unit)
-        rows, longest = rows + len(unit), max(longest, unit_longest)
-    return [torch.cat(piece) for piece in pieces]
+        units = [[row] for row in range(len(batch))]
+    units.sort(key=lambda unit: max(lengths[row] for row in unit))  # stable: ties keep their order
+    sizes = [(len(unit), max(lengths[row] for row in unit)) for unit in units]
+    most = len(_ends(sizes, token_budget))
+    # the least budget that makes as many pieces, so that none of them is a small rest
+    enough = bisect.bisect_left(range(token_budget), True, key=lambda budget: len(_ends(sizes, budget)) <= most)
+    return [torch.tensor(sum(units[a:b], [])) for a, b in itertools.pairwise((0, *_ends(sizes, enough)))]
+
+
+def _ends(sizes: list[tuple[int, int]], budget: int) -> list[int]:
+    """Where pieces end that take one unit (rows, longest row) after the other as long as the budget allows."""
+    ends: list[int] = []
+    rows = 0
+    for number, (more, longest) in enumerate(sizes):  # ascending in length
+        rows += more
+        if number and rows * longest > budget:
+            ends.append(number)
+            rows = more
+    return [*ends, len(sizes)]
 
 
 def split_groups(batch: Rollouts, parts: int, generator: torch.Generator) -> list[Tensor]:

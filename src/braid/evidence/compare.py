@@ -183,22 +183,31 @@ def compare(
 def _configure(arm: Arm, task: str | TextTask, options: Mapping[str, Any], seed: int) -> Configuration:
     """What one run is told; refuses wrong values before anything is trained."""
     world: type = task_class(task) if isinstance(task, str) else type(task)
-    kinds: tuple[type, ...] = (find_method(arm.method), world, Settings)
-    known = {o.name for kind in kinds for o in options_of(kind)}
-    shared = {name: value for name, value in options.items() if name in known}
     for name in arm.options:
         if name in SHARED or name in {o.name for o in options_of(world)}:
             flag = "--" + name.replace("_", "-")
             raise UsageError(f"arm {arm.label!r}: {name} must be the same for all arms; give it as {flag}")
-    return Configuration.build(arm.method, task, {**shared, **arm.options, "seed": seed})
+    return configure(arm.method, task, options, {**arm.options, "seed": seed})
+
+
+def configure(method: str, task: str | TextTask, options: Mapping[str, Any], own: Mapping[str, Any]) -> Configuration:
+    """What a run is told that shares its options with runs of other methods.
+
+    Args:
+        method: slug or `file.py:Class`.
+        task: name or object.
+        options: shared ones; those that are none of the method's, the task's or the run's are left out.
+        own: of this run.
+    """
+    world: type = task_class(task) if isinstance(task, str) else type(task)
+    kinds: tuple[type, ...] = (find_method(method), world, Settings)
+    known = {o.name for kind in kinds for o in options_of(kind)}
+    shared = {name: value for name, value in options.items() if name in known}
+    return Configuration.build(method, task, {**shared, **own})
 
 
 def _job(path: Path, start: str, arm: Arm, seed: int, configuration: Configuration) -> Job:
-    settings = replace(configuration.settings, model=start)
-    configuration = replace(configuration, settings=settings)
-    content = configuration.to_json()
-    task = configuration.task if content["task_options"] is None else None
-    job = Job(f"{arm.label} seed {seed}", content, task, str(run_folder(path, arm.label, seed)), settings)
+    job = make_job(f"{arm.label} seed {seed}", configuration, start, run_folder(path, arm.label, seed))
     try:
         pickle.dumps(job)
     except Exception as error:
@@ -207,6 +216,23 @@ def _job(path: Path, start: str, arm: Arm, seed: int, configuration: Configurati
             "file and the reward as file.py:function"
         ) from error
     return job
+
+
+def make_job(label: str, configuration: Configuration, start: str, folder: Path, **more: Any) -> Job:
+    """A run for `Pool`.
+
+    Args:
+        label: what errors call it.
+        configuration: what it is told.
+        start: the checkpoint it starts from.
+        folder: of the run.
+        more: `first` and `probes` of the job.
+    """
+    settings = replace(configuration.settings, model=start)
+    configuration = replace(configuration, settings=settings)
+    content = configuration.to_json()
+    task = configuration.task if content["task_options"] is None else None
+    return Job(label, content, task, str(folder), settings, **more)
 
 
 def _programs(jobs: Sequence[Job], seeds: int, stack_seeds: StackSeeds) -> list[list[Job]]:
@@ -231,7 +257,8 @@ def _can_stack(settings: Settings, *, asked: bool) -> bool:
     from braid.training.models import load_policy
 
     if not asked:
-        alone = settings.adapter != "none" or settings.seconds or set(settings.trackers) - {"tensorboard"}
+        alone = settings.adapter != "none" or settings.compile or settings.seconds
+        alone = alone or set(settings.trackers) - {"tensorboard"}
         if alone or resolve_device(settings.device).type != "cuda":
             return False
         count = parameter_count(settings.model, settings.trust_remote_code)

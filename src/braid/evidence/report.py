@@ -1,9 +1,9 @@
-"""Tables and plots of a comparison."""
+"""Tables and plots of comparisons and claims."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,3 +106,149 @@ def _curves(runs: Sequence[Run], name: str, unit: str) -> tuple[np.ndarray, np.n
     shared = [pairs for _, pairs in sorted(points.items()) if len(pairs) == len(runs)]
     x = np.asarray([np.mean([pair[0] for pair in pairs]) for pairs in shared])
     return x, np.asarray([[pair[1] for pair in pairs] for pairs in shared]).T
+
+
+def curve(runs: Sequence[Run], name: str) -> dict[str, list[float]]:
+    """A learning curve in few numbers: `step`, and over the runs `mean`, `low` (the lowest) and `high`.
+
+    Args:
+        runs: of one arm.
+        name: of a logged metric.
+    """
+    x, table = _curves(runs, name, "step")
+    if not len(x):
+        return {"step": [], "mean": [], "low": [], "high": []}
+    parts = {"step": x, "mean": table.mean(axis=0), "low": table.min(axis=0), "high": table.max(axis=0)}
+    return {part: [round(float(value), 4) for value in values] for part, values in parts.items()}
+
+
+def plot_record(record: Mapping[str, Any], file: Path) -> None:
+    """Learning curves of a claim's arms, and the paired differences of its comparisons with their intervals.
+
+    Args:
+        record: of the claim.
+        file: PNG.
+    """
+    from matplotlib.figure import Figure
+
+    comparisons = record["comparisons"]
+    figure = Figure(figsize=(10, 4.2))
+    curves, differences = figure.subplots(1, 2, width_ratios=(3, 2))
+    for name, arm in record["arms"].items():
+        points = arm["curve"]
+        (line,) = curves.plot(points["step"], points["mean"], label=name, marker="o", markersize=3)
+        curves.fill_between(points["step"], points["low"], points["high"], color=line.get_color(), alpha=0.15)
+    curves.set_xlabel("steps")
+    curves.set_ylabel("validation pass@1, mean and range of the seeds")
+    curves.grid(alpha=0.3)
+    curves.legend(fontsize="small")
+    for place, found in enumerate(comparisons):
+        colour = f"C{place}"
+        differences.scatter([place] * len(found["differences"]), found["differences"], color=colour, alpha=0.4, s=14)
+        low, high = found["interval"]
+        effect = found["effect"]
+        differences.errorbar(
+            [place + 0.15], [effect], [[effect - low], [high - effect]], fmt="o", color=colour, capsize=4
+        )
+        differences.hlines(found["smallest"], place - 0.3, place + 0.4, color=colour, linestyle=":")
+    differences.axhline(0, color="black", linewidth=0.8)
+    labels = [f"{found['arm']} - {found['other']}\n{found['metric']}" for found in comparisons]
+    differences.set_xticks(range(len(labels)), labels, fontsize="x-small")
+    differences.set_xlim(-0.5, len(labels) - 0.3)
+    differences.set_ylabel("difference per seed, positive is as claimed")
+    figure.suptitle(f"{record['slug']}: {record['verdict'] or 'no verdict'} ({len(record['seeds'])} seeds)")
+    figure.tight_layout()
+    figure.savefig(file, dpi=110, format="png")
+
+
+def evidence_table(records: Mapping[str, Mapping[str, Any] | None]) -> Table:
+    """A row per claim, for a terminal."""
+    from rich.table import Table
+
+    table = Table(title="claims (effects with 95 % intervals)", title_justify="left")
+    for name in ("claim", "verdict", "metric", "effect", "seeds", "what is claimed"):
+        table.add_column(name, justify="right" if name == "seeds" else "left")
+    for slug, record in records.items():
+        if record is None:
+            table.add_row(slug, "not run yet", "", "", "", "")
+        else:
+            seeds = str(len(record["seeds"]))
+            table.add_row(slug, record["verdict"], record["metric"], effect_of(record), seeds, record["claim"])
+    return table
+
+
+def record_tables(record: Mapping[str, Any]) -> list[Table]:
+    """The arms and the comparisons of a record, for a terminal."""
+    from rich.table import Table
+
+    arms = Table(title="arms", title_justify="left")
+    metrics = shown_metrics(record)
+    for name in ("arm", "method", *metrics):
+        arms.add_column(name, justify="left" if name in ("arm", "method") else "right")
+    for row in arm_rows(record, metrics):
+        arms.add_row(*row)
+    comparisons = Table(title="comparisons", title_justify="left")
+    for name in ("what should hold", "effect", "smallest effect", "chance of a better run", "verdict"):
+        comparisons.add_column(name)
+    for row in comparison_rows(record):
+        comparisons.add_row(*row)
+    return [arms, comparisons]
+
+
+def record_markdown(record: Mapping[str, Any]) -> str:
+    """The same tables in Markdown."""
+    metrics = shown_metrics(record)
+    parts = [
+        _markdown_table(["arm", "method", *metrics], arm_rows(record, metrics)),
+        _markdown_table(
+            ["what should hold", "effect", "smallest effect", "chance of a better run", "verdict"],
+            comparison_rows(record),
+        ),
+    ]
+    return "\n".join(parts)
+
+
+def effect_of(found: Mapping[str, Any]) -> str:
+    """`+0.034 [+0.011, +0.052]` of a record or one of its comparisons."""
+    low, high = found["interval"]
+    return f"{found['effect']:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def shown_metrics(record: Mapping[str, Any]) -> list[str]:
+    """The metrics that all arms have, those that are compared first."""
+    compared = [found["metric"] for found in record["comparisons"]]
+    common = set.intersection(*(set(arm["per_seed"]) for arm in record["arms"].values()))
+    return [metric for metric in dict.fromkeys([*compared, *sorted(common)]) if metric in common]
+
+
+def arm_rows(record: Mapping[str, Any], metrics: Sequence[str]) -> list[list[str]]:
+    """Rows of a table: arm, method and the mean of every metric over the seeds, the common start first."""
+    rows = [["base", "the common start", *(_number(record["base"].get(metric)) for metric in metrics)]]
+    for name, arm in record["arms"].items():
+        tuned = "".join(f", {option}={value:g} chosen" for option, value in arm["tuned"].items())
+        means = [_number(float(np.mean(arm["per_seed"][metric]))) for metric in metrics]
+        rows.append([name, arm["method"] + tuned, *means])
+    return rows
+
+
+def comparison_rows(record: Mapping[str, Any]) -> list[list[str]]:
+    """Rows of a table: what should hold, effect with interval, smallest effect, chance of a better run, verdict."""
+    return [
+        [
+            found["says"],
+            effect_of(found),
+            f"{found['smallest']:g}",
+            f"{found['probability_of_improvement']:.2f}",
+            found["verdict"],
+        ]
+        for found in record["comparisons"]
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def _markdown_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [names, ["---"] * len(names), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)

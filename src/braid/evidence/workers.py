@@ -11,14 +11,17 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from braid.errors import BraidError, Interrupted, TrainingDiverged
+from braid.evidence.claim import Probe
+from braid.evidence.numbers import PROBES, probe
+from braid.training.checkpoint import write_json
 from braid.training.progress import progress_bar
 from braid.training.run import Run
 from braid.training.settings import Settings
@@ -39,6 +42,8 @@ class Job:
         task: the task, if the configuration cannot hold it.
         output: the run's folder.
         settings: of the run.
+        first: the run whose policy this one goes on with; the same process runs it before.
+        probes: further evaluations of the trained policy, by name.
     """
 
     label: str
@@ -46,17 +51,27 @@ class Job:
     task: TextTask | None
     output: str
     settings: Settings
+    first: Job | None = None
+    probes: Mapping[str, Probe] = field(default_factory=dict)
+
+    @property
+    def finished(self) -> bool:
+        """Whether everything that is wanted of the run is there."""
+        return Run(self.output).result is not None and (not self.probes or (Path(self.output) / PROBES).is_file())
 
     @property
     def share_done(self) -> float:
-        """Share of the budget that the run has used up; 1 once its result is there."""
-        run = Run(self.output)
-        if run.result is not None:
+        """Share of the budget that the run has used up; 1 once all of it is there."""
+        if self.finished:
             return 1.0
-        last = run.last_metrics()
-        if last is None or last["step"] == 0:
-            return 0.0
-        return 0.99 * self.settings.budget_used(last["step"], last["num_tokens"], last["time/total"])
+        last = Run(self.output).last_metrics()
+        used = 0.0
+        if last is not None and last["step"] > 0:
+            used = self.settings.budget_used(last["step"], last["num_tokens"], last["time/total"])
+        if self.first is not None:  # weighed by their steps, the budget of runs in stages
+            own, before = self.settings.steps, self.first.settings.steps
+            used = (used * own + self.first.share_done * before) / (own + before)
+        return 0.99 * used
 
 
 class Pool:
@@ -71,7 +86,7 @@ class Pool:
 
     def __init__(self, programs: list[list[Job]], base: Path, processes: int) -> None:
         self.jobs, self.base = [job for jobs in programs for job in jobs], base
-        unfinished = [[job for job in jobs if Run(job.output).result is None] for jobs in programs]
+        unfinished = [[job for job in jobs if not job.finished] for jobs in programs]
         self.waiting = [jobs for jobs in unfinished if jobs]
         tasks = len(self.waiting) + (not base.is_file())
         self.processes = max(1, min(processes, tasks))
@@ -200,8 +215,20 @@ def _run_one(job: Job) -> Run | BaseException:
     output = Path(job.output)
     try:
         if Run(output).exists:
-            return resume(output, task=job.task, show_progress=False)
-        return start(Configuration.from_json(job.configuration, job.task), output, show_progress=False)
+            run = resume(output, task=job.task, show_progress=False)
+        else:
+            configuration = Configuration.from_json(job.configuration, job.task)
+            if job.first is not None:
+                first = _run_one(job.first)
+                if isinstance(first, BaseException):
+                    return first
+                settings = replace(configuration.settings, model=str(first.latest_checkpoint))
+                configuration = replace(configuration, settings=settings)
+            run = start(configuration, output, show_progress=False)
+        if not job.finished:
+            configuration = Configuration.from_json(job.configuration, job.task)
+            write_json(output / PROBES, probe(run.policy, configuration.task, job.settings, job.probes))
+        return run
     except Exception as error:
         return error
 
@@ -225,7 +252,6 @@ def _named(label: str, error: BraidError) -> BraidError:
 
 
 def _evaluate_base(job: Job, file: str) -> None:
-    from braid.training.checkpoint import write_json
     from braid.training.configuration import Configuration
     from braid.training.loop import test_evaluation
     from braid.training.models import load_policy
@@ -233,4 +259,6 @@ def _evaluate_base(job: Job, file: str) -> None:
     configuration = Configuration.from_json(job.configuration, job.task)
     policy = load_policy(job.settings.model, job.settings)
     found = test_evaluation(policy, configuration.task, job.settings)
-    write_json(Path(file), {"metrics": found.metrics, "problems": found.problems, "per_problem": found.per_problem})
+    probes = probe(policy, configuration.task, job.settings, job.probes)
+    content = {"metrics": found.metrics, "problems": found.problems, "per_problem": found.per_problem, "probes": probes}
+    write_json(Path(file), content)

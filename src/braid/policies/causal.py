@@ -16,6 +16,7 @@ from braid.data.examples import Prompt
 from braid.data.records import Rollouts
 from braid.errors import BraidError, StorageError, UsageError
 from braid.policies.adapters import Adapter
+from braid.policies.compiled import check_compiler, compiled_layers, layers_of
 from braid.policies.loading import address_of, first_line, has_adapter_file, quiet, read, unreadable
 from braid.policies.scores import Scores, has_plain_head, place
 
@@ -36,10 +37,13 @@ class CausalPolicy:
         tokenizer: with an end-of-sequence token.
         chat_template: apply the tokenizer's chat template to prompts, if it has one.
         autocast: compute in bfloat16 while weights stay as they are.
+        compile: put the model's layers through `torch.compile` for training, and on a CPU for decoding.
 
     Raises:
-        UsageError: the tokenizer has no end-of-sequence token.
+        UsageError: the tokenizer has no end-of-sequence token, or the model or machine cannot be compiled for.
     """
+
+    compile = False
 
     def __init__(
         self,
@@ -48,6 +52,7 @@ class CausalPolicy:
         *,
         chat_template: bool = True,
         autocast: bool = False,
+        compile: bool = False,
     ) -> None:
         if tokenizer.eos_token_id is None:
             raise UsageError("the tokenizer has no end-of-sequence token; set tokenizer.eos_token")
@@ -55,6 +60,10 @@ class CausalPolicy:
         self.tokenizer = tokenizer
         self.chat_template = chat_template and getattr(tokenizer, "chat_template", None) is not None
         self.autocast = autocast
+        self.compile = compile
+        if compile:
+            check_compiler(model.device)
+            layers_of(model)
         self.value_head: nn.Linear | None = None
         self._reference: PreTrainedModel | None = None
         self._traits: WeakKeyDictionary[PreTrainedModel, dict[Callable[..., bool], bool]] = WeakKeyDictionary()
@@ -70,6 +79,7 @@ class CausalPolicy:
         weight_type: WeightType = "auto",
         chat_template: bool = True,
         trust_remote_code: bool = False,
+        compile: bool = False,
     ) -> CausalPolicy:
         """Load a checkpoint; a directory that holds only an adapter is loaded on top of its base.
 
@@ -80,6 +90,7 @@ class CausalPolicy:
             weight_type: of the weights; `auto` is bfloat16 for the frozen base of an adapter on a GPU, else float32.
             chat_template: apply the tokenizer's chat template to prompts, if it has one.
             trust_remote_code: run Python code that comes with the checkpoint.
+            compile: put the model's layers through `torch.compile` for training, and on a CPU for decoding.
 
         Raises:
             StorageError: nothing usable is at `source`.
@@ -106,7 +117,7 @@ class CausalPolicy:
             if adapter is not None:
                 model = adapter.attach(model)
         model.to(target)  # type: ignore[arg-type]
-        policy = cls(model, tokenizer, chat_template=chat_template, autocast=half)
+        policy = cls(model, tokenizer, chat_template=chat_template, autocast=half, compile=compile)
         policy._trust_remote_code = trust_remote_code
         try:
             policy._load_value_head(path)
@@ -201,6 +212,10 @@ class CausalPolicy:
         with torch.set_grad_enabled(training):
             return self._score(self.model.train(training), batch, temperature, self.value_head)
 
+    def compiled(self) -> contextlib.AbstractContextManager[None]:
+        """Where the model's layers are compiled, if the policy was told to compile them."""
+        return compiled_layers(self.model) if self.compile else contextlib.nullcontext()
+
     def reference_log_prob(self, batch: Rollouts, *, temperature: float = 1.0) -> Tensor:
         """[B, T]: log-probabilities under the frozen reference: adapter switched off, or `keep_reference`'s copy."""
         with torch.no_grad():
@@ -226,9 +241,10 @@ class CausalPolicy:
                 width = tokens.shape[-1]
                 start = int((index % width).min()) if len(index) else width
                 critic = value_head is not None
-                output = model(
-                    input_ids=tokens, logits_to_keep=width - start + 1, use_cache=False, output_hidden_states=critic
-                )
+                with self._training_layers():
+                    output = model(
+                        input_ids=tokens, logits_to_keep=width - start + 1, use_cache=False, output_hidden_states=critic
+                    )
                 states = output.logits[:, :-1][predicted[:, start:]]
                 critic_states = output.hidden_states[-1][:, :-1][predicted[:, 1:]] if critic else states
                 vocabulary = states.shape[-1]
@@ -247,7 +263,12 @@ class CausalPolicy:
         """[M, H]: the hidden states before the M tokens that are predicted; inside `precision()`."""
         from braid.policies.states import predicting_states  # transformers takes seconds to import
 
-        return predicting_states(model, tokens, predicted, share=self._shares_prompts(model))
+        share = self._shares_prompts(model)
+        with self._training_layers():
+            return predicting_states(model, tokens, predicted, share=share)
+
+    def _training_layers(self) -> contextlib.AbstractContextManager[None]:
+        return self.compiled() if torch.is_grad_enabled() else contextlib.nullcontext()
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a loss, made of this policy's `score(..., training=True)`, to its parameters."""

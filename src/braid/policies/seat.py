@@ -177,6 +177,8 @@ def check_stackable(policy: CausalPolicy) -> None:
 
 
 def _check(policy: CausalPolicy) -> None:
+    if policy.compile:
+        raise UsageError("policies whose layers are compiled cannot be computed together; use compile=false")
     if policy.has_adapter:
         raise UsageError("policies with an adapter cannot be computed together; train all weights (adapter=none)")
     with policy.precision():

@@ -29,7 +29,8 @@ class PromptLayer(DynamicLayer):
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Keep the states of prompts; put those of its prompt before the states of each response."""
         if self.prompt_of is None:
-            return super().update(key_states, value_states)
+            self.keys, self.values = key_states, value_states
+            return key_states, value_states
         own = (key_states, value_states)
         keys, values = (
             torch.cat((states[self.prompt_of], new), dim=-2)

@@ -1,7 +1,7 @@
-"""Decoding in memory of fixed size, so that a GPU can replay a recorded step instead of being told each kernel.
+"""Decoding in memory of fixed size, so that a step can be recorded for a GPU or compiled for a CPU.
 
-A step of decoding runs hundreds of small kernels. Started one by one from Python they take many times as long as the
-GPU needs for them; replayed as a CUDA graph they follow each other at once.
+A step of decoding runs hundreds of small kernels. Started one by one from Python they take many times as long as a GPU
+needs for them; replayed as a CUDA graph they follow each other at once. On a CPU, compiled layers run fewer of them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
@@ -30,15 +31,39 @@ SWITCH = "BRAID_CUDA_GRAPHS"
 """The environment variable that, set to 0, keeps to decoding without CUDA graphs."""
 FEWEST_TOKENS = 16
 """A recording takes as long as two steps that are not recorded, so shorter responses do without."""
-AHEAD = 256
-"""Positions beyond what is written for which memory is taken. More of it is more to read in every step, less of it more
-recordings."""
-FEWEST_ROWS = 32
-"""Fewer rows are not worth a recording of their own: reading the weights takes nearly all of a step."""
-LONG_ENOUGH = 128
-"""Steps that must be able to follow for fewer rows to be worth a recording."""
-MULTIPLE = {"rows": 8, "room": 64}
-"""What sizes are rounded up to, because kernels for matrices and attention like them so."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How memory is taken.
+
+    Args:
+        ahead: positions beyond what is written. More of it is more to read in every step, less of it more recordings,
+            or copies.
+        growth: but at least so many times what is written.
+        slack: all positions that there will be if these are at most so many times as many.
+        fewest_rows: fewer are not worth taking less memory for.
+        long_enough: steps that must be able to follow for fewer rows to be worth it.
+        shrink: rows must be fewer by this factor.
+        rows: what numbers of rows are rounded up to, because kernels for matrices like them so.
+        room: likewise of positions, for attention.
+    """
+
+    ahead: int
+    growth: float = 1.0
+    slack: float = 1.0
+    fewest_rows: int = 1
+    long_enough: int = 0
+    shrink: float = 1.0
+    rows: int = 1
+    room: int = 1
+
+
+RECORDED = Sizes(ahead=256, growth=2.0, slack=1.5, fewest_rows=32, long_enough=128, shrink=2.0, rows=8, room=64)
+"""For CUDA graphs: every change of a size is a new recording, and reading the weights takes nearly all of a step."""
+
+COMPILED = Sizes(ahead=32)
+"""For compiled layers, which take any size: what is not there costs nothing."""
 
 
 class Recorder(Protocol):
@@ -112,6 +137,7 @@ class StaticDecoder(Decoder):
         max_new_tokens: the longest response.
         blocks: the model wants its rows in so many equal blocks; each has its own spare rows.
         recorder: of steps; by default CUDA graphs on a GPU, and none elsewhere.
+        sizes: of the memory; by default those for recordings on a GPU, or where nothing is compiled.
 
     Attributes:
         logits: [N, V], of the next token of every row; the next `advance` overwrites them.
@@ -126,18 +152,22 @@ class StaticDecoder(Decoder):
         blocks: int = 1,
         *,
         recorder: Recorder | None = None,
+        sizes: Sizes | None = None,
     ) -> None:
         from braid.rollout.cache import fixed_layers
 
         device = policy.device
-        self._recorder = recorder or (GraphRecorder(device) if device.type == "cuda" else NoRecorder())
+        on_gpu = device.type == "cuda"
+        self._recorder = recorder or (GraphRecorder(device) if on_gpu else NoRecorder())
+        self._compiled = contextlib.nullcontext if on_gpu else policy.compiled
+        self._sizes = sizes or (COMPILED if policy.compile and not on_gpu else RECORDED)
         with uncached_autocast(device):
             super().__init__(policy, prompts, 1, max_new_tokens, blocks)
             self._weights = cast_weights(policy.model)
             self._limit = self._width + max_new_tokens
             own = len(prompts) // blocks
             self._live = own * group_size  # of each block
-            count = round_up(self._live, "rows")
+            count = round_up(self._live, self._sizes.rows)
             prompt = torch.arange(count, device=device).div(group_size, rounding_mode="floor")
             prompt = prompt.clamp_max(own - 1)  # spare rows continue the last prompt
             prompt = (prompt + torch.arange(0, len(prompts), own, device=device).unsqueeze(-1)).flatten()
@@ -172,8 +202,9 @@ class StaticDecoder(Decoder):
         count, before = len(self._tokens) // self._blocks, self._live
         rows = rows.div(before, rounding_mode="floor") * count + rows % before  # where they are among spare ones
         self._live = len(rows) // self._blocks
-        left = round_up(max(self._live, FEWEST_ROWS // self._blocks), "rows")
-        shrinks = 2 * left <= count and self._limit - self._width >= LONG_ENOUGH
+        sizes = self._sizes
+        left = round_up(max(self._live, sizes.fewest_rows // self._blocks), sizes.rows)
+        shrinks = sizes.shrink * left <= count and self._limit - self._width >= sizes.long_enough
         if shrinks:
             self._forget_recording()
 
@@ -197,7 +228,7 @@ class StaticDecoder(Decoder):
             "past_key_values": self._cache,
             "use_cache": True,
         }
-        with uncached_autocast(self._tokens.device):
+        with uncached_autocast(self._tokens.device), self._compiled():
             # untied, because autocast casts what the output embedding multiplies by but not what is looked up
             output = torch.func.functional_call(self._model, self._weights, kwargs=options, tie_weights=False)
         self._output = output.logits[:, -1]
@@ -215,9 +246,10 @@ class StaticDecoder(Decoder):
         self._forget_recording()
 
     def _room_for(self, width: int) -> int:
-        """Positions to take memory for when so many are written: doubled, or all if that is not much more."""
-        room = max(width + AHEAD, 2 * width)
-        return round_up(self._limit if self._limit <= 1.5 * room else room, "room")
+        """Positions to take memory for when so many are written; all that will be if that is not much more."""
+        sizes = self._sizes
+        room = max(width + sizes.ahead, int(sizes.growth * width))
+        return round_up(self._limit if self._limit <= sizes.slack * room else room, sizes.room)
 
     def _first_mask(self, prompt: Tensor) -> Tensor:
         """[N, 1, 1, R]: what is added to attention logits, minus infinity for padding and positions not written."""
@@ -240,9 +272,10 @@ class StaticDecoder(Decoder):
 def make_decoder(
     policy: CausalPolicy, prompts: Sequence[Sequence[int]], group_size: int, max_new_tokens: int, blocks: int = 1
 ) -> Decoder:
-    """The decoder that suits: a static one with CUDA graphs on a GPU for models that allow it, else the plain one.
+    """The decoder that suits: for models that allow it a static one with CUDA graphs on a GPU, or with compiled layers
+    on a CPU; else the plain one.
 
-    The environment variable `BRAID_CUDA_GRAPHS=0` keeps to the plain one.
+    The environment variable `BRAID_CUDA_GRAPHS=0` keeps to the plain one on a GPU.
 
     Args:
         policy: whose model decodes; inside its `precision()`.
@@ -254,12 +287,8 @@ def make_decoder(
     Raises:
         UsageError: the model has recurrent layers.
     """
-    static = (
-        policy.device.type == "cuda"
-        and os.environ.get(SWITCH) != "0"
-        and max_new_tokens >= FEWEST_TOKENS
-        and decodes_statically(policy, blocks)
-    )
+    wanted = os.environ.get(SWITCH) != "0" if policy.device.type == "cuda" else policy.compile
+    static = wanted and max_new_tokens >= FEWEST_TOKENS and decodes_statically(policy, blocks)
     return (StaticDecoder if static else Decoder)(policy, prompts, group_size, max_new_tokens, blocks)
 
 
@@ -342,6 +371,6 @@ def uncached_autocast(device: torch.device) -> contextlib.AbstractContextManager
     )
 
 
-def round_up(number: int, kind: str) -> int:
-    """The next number of `rows` or positions (`room`) that kernels like."""
-    return -(-number // MULTIPLE[kind]) * MULTIPLE[kind]
+def round_up(number: int, multiple: int) -> int:
+    """The next multiple."""
+    return -(-number // multiple) * multiple

@@ -71,7 +71,7 @@ def base_checkpoint(
         A directory in Hugging Face format, named by a hash of everything it was made from.
     """
     pretraining = pretraining or Pretraining()
-    path = cache_directory() / "base" / f"{task.name}-{_fingerprint(task, parameters, pretraining)}"
+    path = cache_directory() / "base" / f"{task.name}-{_fingerprint(task, parameters, pretraining, threads)}"
     if path.is_dir():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,8 +118,8 @@ def _make(
     write_atomically(path, policy.save)
 
 
-def _fingerprint(task: TextTask, parameters: float, pretraining: Pretraining) -> str:
-    """A hash of the task with its options and source, the model and the recipe."""
+def _fingerprint(task: TextTask, parameters: float, pretraining: Pretraining, threads: int) -> str:
+    """A hash of the task with its options and source, the model and the recipe; weights round with the threads."""
     import transformers
 
     package = sys.modules[type(task).__module__]
@@ -130,6 +130,7 @@ def _fingerprint(task: TextTask, parameters: float, pretraining: Pretraining) ->
         "parameters": parameters,
         "pretraining": dataclasses.asdict(pretraining),
         "recipe": RECIPE,
+        "threads": threads,
         "transformers": transformers.__version__.split(".")[0],
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())

@@ -94,6 +94,7 @@ def load_policy(source: str | Path, settings: Settings) -> CausalPolicy:
             weight_type=weight_type,
             chat_template=settings.chat_template,
             trust_remote_code=settings.trust_remote_code,
+            compile=settings.compile,
         )
     except SafetensorError as error:
         raise StorageError(f"the weights in {source} are damaged: {error}") from error

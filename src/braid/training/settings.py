@@ -61,13 +61,18 @@ class Settings:
     device: str = option("auto", "auto (a GPU where there is one), cpu, cuda, cuda:N")
     threads: int = option(0, "CPU threads; 0 is PyTorch's choice", low=0)
     micro_batch_tokens: int = option(
-        4096, "padded tokens of one forward pass; more are accumulated; raise it on a GPU", unit="tokens", low=1
+        3072, "padded tokens of one forward pass; more are accumulated; raise it on a GPU", unit="tokens", low=1
     )
     decode_batch: int = option(512, "responses decoded together", unit="responses", low=1)
     overlap_rewards: Literal["auto", "on", "off"] = option(
         "auto",
         "judge responses while others are still being written; auto: if the task's verifier looks at one response at a "
         "time, which a reward function of your own must do for `on`",
+    )
+    compile: bool = option(
+        False,
+        "put the model's layers through torch.compile, for training and, on a CPU, for sampling; takes half a minute at "
+        "the first run of a kind and seconds later, so it pays from some hundred steps on",
     )
     recompute_behaviour: bool = option(False, "score samples again instead of trusting the sampler's log-probabilities")
     weight_type: Literal["auto", "float32", "bfloat16"] = option("auto", "of the stored weights")

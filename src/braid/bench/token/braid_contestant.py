@@ -1,4 +1,4 @@
-"""Braid on the token workloads: the product's own step with its default settings."""
+"""Braid on the token workloads: the product's own step with its default settings, or with compiled layers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ class BraidContestant:
         self.flops = TokenFlops.of(options, VOCABULARY)
         self.seen: list[Rollouts] = []
         named = ("learning_rate", "max_new_tokens", "seed")
-        self.configuration = {"device": "cpu", "prompts_per_step": options["prompts"]} | {n: options[n] for n in named}
+        fixed = {"device": "cpu", "prompts_per_step": options["prompts"], "compile": options.get("compile", False)}
+        self.configuration = fixed | {name: options[name] for name in named}
 
     def prepare(self) -> None:
         settings = Settings(model=self.options["checkpoint"], **self.configuration)

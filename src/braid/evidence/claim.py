@@ -1,0 +1,225 @@
+"""What a claim is: a paper's statement as a small experiment, declared in one file of `braid.evidence.claims`."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from braid.errors import UsageError, unknown_name
+
+Role = Literal["method", "baseline", "ablation"]
+BASE = "base"
+"""What arms are compared to where a comparison names the checkpoint that all of them start from."""
+FEWEST_SEEDS = 5
+_FOLDER = Path(__file__).parent / "claims"
+
+
+@dataclass(frozen=True)
+class ClaimArm:
+    """One arm of a claim.
+
+    Args:
+        method: slug.
+        options: of this arm alone: hyper-parameters, and settings such as `learning_rate` where arms are tuned.
+        role: the method under test, the baseline that its paper names, or an ablation.
+        first: what the same policy is trained with before, for arms of two stages; both together have the budget.
+        steps: of the first stage; 0 for everything else.
+    """
+
+    method: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    role: Role = "baseline"
+    first: ClaimArm | None = None
+    steps: int = 0
+
+    @property
+    def label(self) -> str:
+        """Method and options as `braid compare` writes them, one stage after the other."""
+        options = ",".join(f"{name}={value}" for name, value in self.options.items())
+        own = f"{self.method}@{options}" if options else self.method
+        return f"{self.first.label} ({self.first.steps} steps), then {own}" if self.first else own
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One sentence of a claim: an arm's number is greater (or lower) than another's.
+
+    Args:
+        arm: name of the arm that should be better.
+        other: name of the arm, or `base`, that it is compared to.
+        metric: a number that every run has, see `braid.evidence.numbers`.
+        smallest: the smallest difference worth calling an effect, in the metric's unit. A negative one asks only that
+            the arm is not worse by more than this.
+        lower: smaller numbers are better.
+    """
+
+    arm: str
+    other: str
+    metric: str
+    smallest: float
+    lower: bool = False
+
+    def __str__(self) -> str:
+        relation = "at most" if self.smallest < 0 else "less" if self.lower else "more"
+        if self.smallest < 0:
+            return f"{self.metric}: {self.arm} no more than {abs(self.smallest):g} worse than {self.other}"
+        return f"{self.metric}: {self.arm} {relation} than {self.other}"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A further evaluation of every trained policy.
+
+    Args:
+        task_options: what is different from the claim's task, for instance the difficulty.
+        skills: of the task's side skills, instead of its problems.
+        split: of the problems.
+        examples: problems, of each skill.
+        samples: per problem.
+    """
+
+    task_options: Mapping[str, Any] = field(default_factory=dict)
+    skills: tuple[str, ...] = ()
+    split: Literal["test", "ood"] = "test"
+    examples: int = 128
+    samples: int = 4
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How options of every arm are chosen, on seeds that the verdict does not use.
+
+    Args:
+        option: whose values are tried.
+        values: for every arm the same number of them; `own` may give an arm others, as many.
+        seeds: that choose.
+        metric: whose mean over the seeds decides, the larger the better.
+        own: arm name -> its values.
+        steps: of a tuning run; 0 is the claim's budget.
+    """
+
+    option: str
+    values: tuple[float, ...]
+    seeds: tuple[int, ...] = (1000, 1001)
+    metric: str = "area/pass@1"
+    own: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An experiment with a verdict.
+
+    Args:
+        slug: of the method.
+        statement: what is claimed, in one sentence.
+        task: name.
+        arms: by name; all have the same budget, data, base checkpoint and evaluation.
+        comparisons: what has to hold, the main one first.
+        steps: budget of every run, training steps.
+        seeds: at least five.
+        task_options: of the task.
+        settings: of all runs, and hyper-parameters of all methods that know them.
+        probes: further evaluations by name; `hard` adds `hard/pass@1` and so on to the numbers of a run.
+        tuning: how options of the arms are chosen, if they are.
+        setting: how the experiment differs from the paper's, and why its difficulty is what it is.
+        note: what was checked where the verdict is not `reproduced`.
+
+    Raises:
+        UsageError: a name that is not there, too few seeds, arms that are tuned with unequal care.
+    """
+
+    slug: str
+    statement: str
+    task: str
+    arms: Mapping[str, ClaimArm]
+    comparisons: tuple[Comparison, ...]
+    steps: int
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7)
+    task_options: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    probes: Mapping[str, Probe] = field(default_factory=dict)
+    tuning: Tuning | None = None
+    setting: str = ""
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if len(set(self.seeds)) < FEWEST_SEEDS:
+            raise UsageError(f"claim {self.slug!r} has {len(set(self.seeds))} seeds; give at least {FEWEST_SEEDS}")
+        if not self.comparisons:
+            raise UsageError(f"claim {self.slug!r} compares nothing")
+        for comparison in self.comparisons:
+            for name in (comparison.arm, comparison.other):
+                if name not in {*self.arms, BASE}:
+                    raise unknown_name(f"arm of claim {self.slug!r}", name, [*self.arms, BASE])
+        for name, arm in self.arms.items():
+            if arm.first and not 0 < arm.first.steps < self.steps:
+                raise UsageError(f"claim {self.slug!r}: the first stage of {name!r} needs 1 to {self.steps - 1} steps")
+        if self.tuning:
+            if set(self.tuning.seeds) & set(self.seeds):
+                raise UsageError(f"claim {self.slug!r} is tuned on seeds of its verdict; use other ones")
+            for name, values in self.tuning.own.items():
+                if len(values) != len(self.tuning.values):
+                    raise UsageError(
+                        f"claim {self.slug!r}: {name!r} is tuned over {len(values)} values, others over "
+                        f"{len(self.tuning.values)}; all arms get as many"
+                    )
+
+    @property
+    def method(self) -> ClaimArm:
+        """The arm under test."""
+        return next(arm for arm in self.arms.values() if arm.role == "method")
+
+    def shortened(self, share: float, seeds: int) -> Claim:
+        """The same experiment with less budget and fewer seeds, which decides nothing."""
+        from dataclasses import replace
+
+        steps = max(2, round(self.steps * share))
+
+        def cut(arm: ClaimArm) -> ClaimArm:
+            return (
+                replace(arm, first=replace(arm.first, steps=max(1, round(arm.first.steps * share))))
+                if arm.first
+                else arm
+            )
+
+        short = replace(self, steps=steps, arms={name: cut(arm) for name, arm in self.arms.items()}, tuning=None)
+        object.__setattr__(short, "seeds", self.seeds[:seeds])  # too few for a verdict, which is the point
+        return short
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything that decides what is run, as JSON values: not the words."""
+        content = asdict(self)
+        for name in ("statement", "setting", "note"):
+            del content[name]
+        return json.loads(json.dumps(content))
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what is run."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+@cache
+def claim_names() -> tuple[str, ...]:
+    """Slugs of all claims, in alphabetical order."""
+    return tuple(sorted(file.stem.replace("_", "-") for file in _FOLDER.glob("*.py") if file.stem != "__init__"))
+
+
+def find_claim(slug: str) -> Claim:
+    """The claim of a method.
+
+    Raises:
+        UsageError: there is none, with the closest names.
+    """
+    if slug not in claim_names():
+        raise unknown_name("claim", slug, claim_names())
+    claim = importlib.import_module(f"braid.evidence.claims.{slug.replace('-', '_')}").CLAIM
+    assert isinstance(claim, Claim)
+    return claim

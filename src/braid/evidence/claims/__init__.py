@@ -1,0 +1,1 @@
+"""One file per claim, named like its method; each holds `CLAIM`."""

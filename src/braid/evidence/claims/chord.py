@@ -1,0 +1,42 @@
+"""CHORD: expert data as a weighted auxiliary loss inside on-policy training."""
+
+from braid.evidence.claim import Claim, ClaimArm, Comparison, Probe
+
+CLAIM = Claim(
+    slug="chord",
+    statement=(
+        "Mixing a few expert traces in a foreign style into on-policy training, each token weighted by p(1-p), ends above "
+        "GRPO alone and above SFT followed by GRPO."
+    ),
+    task="arithmetic",
+    task_options={"levels": (1, 2, 3, 4), "ood_levels": (5,), "corpus_levels": (1, 2, 3), "corpus_styles": "A"},
+    arms={
+        "chord": ClaimArm("chord", {"variant": "phi"}, role="method"),
+        "grpo": ClaimArm("grpo", {"aggregation": "token-mean"}),
+        "sft, then grpo": ClaimArm(
+            "grpo",
+            {"aggregation": "token-mean"},
+            first=ClaimArm("sft", {"prompts_per_step": 32}, steps=50),
+        ),
+        "plain mix": ClaimArm("chord", {"variant": "phi", "expert_weight": "one"}, role="ablation"),
+    },
+    comparisons=(
+        Comparison("chord", "grpo", "pass@1", smallest=0.02),
+        Comparison("chord", "sft, then grpo", "pass@1", smallest=0.01),
+    ),
+    steps=150,
+    settings={
+        "prompts_per_step": 16,
+        "demonstrations": 300,
+        "demonstration_style": "B",
+        "eval_every": 10,
+        "test_examples": 256,
+        "test_samples": 8,
+    },
+    probes={"hardest": Probe({"levels": (4,)}, examples=128, samples=8)},
+    setting=(
+        "A model of 0.2 M parameters that has seen one to three operations in style A, trained on one to four, instead of "
+        "a 7 B model on competition mathematics; 300 expert traces in style B; 16 prompts x 8 responses for all arms, one "
+        "learning rate; SFT before GRPO takes 50 of the 150 steps."
+    ),
+)

@@ -1,0 +1,46 @@
+"""HPT: imitate what is never solved, reinforce what is."""
+
+from braid.evidence.claim import Claim, ClaimArm, Comparison, Probe
+
+CLAIM = Claim(
+    slug="hpt",
+    statement=(
+        "Choosing for every question between imitation and reinforcement, by whether the model solves it at all, solves "
+        "more of the hardest questions than GRPO and keeps more of other skills than SFT."
+    ),
+    task="arithmetic",
+    task_options={
+        "levels": (1, 2, 3, 4),
+        "ood_levels": (5,),
+        "corpus_levels": (1, 2),
+        "corpus_styles": "A",
+        "side_skill_fraction": 0.3,
+    },
+    arms={
+        "hpt": ClaimArm("hpt", role="method"),
+        "grpo": ClaimArm("grpo"),
+        "sft": ClaimArm("sft", {"prompts_per_step": 32}),
+        "sft, then grpo": ClaimArm("grpo", first=ClaimArm("sft", {"prompts_per_step": 32}, steps=50), role="ablation"),
+    },
+    comparisons=(
+        Comparison("hpt", "grpo", "hardest/pass@1", smallest=0.02),
+        Comparison("hpt", "sft", "skills/pass@1", smallest=0.02),
+    ),
+    steps=150,
+    settings={
+        "prompts_per_step": 16,
+        "demonstration_style": "B",
+        "eval_every": 10,
+        "test_examples": 256,
+        "test_samples": 8,
+    },
+    probes={
+        "hardest": Probe({"levels": (4,)}, examples=128, samples=8),
+        "skills": Probe(skills=("reverse", "copy", "lookup"), examples=64),
+    },
+    setting=(
+        "A model of 0.2 M parameters that has seen one and two operations in style A, trained on one to four with "
+        "demonstrations in style B, instead of a 7 B model on competition mathematics; 16 prompts x 8 responses, one "
+        "learning rate for all arms; SFT before GRPO takes 50 of the 150 steps."
+    ),
+)

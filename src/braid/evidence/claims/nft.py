@@ -1,0 +1,37 @@
+"""NFT: supervised learning that uses wrong answers."""
+
+from braid.evidence.claim import Claim, ClaimArm, Comparison
+
+CLAIM = Claim(
+    slug="nft",
+    statement=(
+        "A likelihood objective that models wrong answers by an implicit negative policy beats rejection fine-tuning, and "
+        "is not worse than GRPO."
+    ),
+    task="countdown",
+    arms={
+        "nft": ClaimArm("nft", role="method"),
+        "rft": ClaimArm("nft", {"negative_weight": 0.0}),
+        "grpo": ClaimArm("grpo"),
+        "equal prompts": ClaimArm("nft", {"prompt_weight": "one"}, role="ablation"),
+    },
+    comparisons=(
+        Comparison("nft", "rft", "pass@1", smallest=0.02),
+        Comparison("nft", "grpo", "pass@1", smallest=-0.02),
+    ),
+    steps=60,
+    settings={
+        "prompts_per_step": 16,
+        "group_size": 16,
+        "updates_per_batch": 8,
+        "max_generation_batches": 1,
+        "eval_every": 10,
+        "test_examples": 256,
+        "test_samples": 16,
+    },
+    setting=(
+        "A model of 0.2 M parameters on problems of three numbers instead of 7 and 32 B parameters on competition "
+        "mathematics; 16 prompts x 16 responses and 8 updates a step for all arms, without refilling filtered groups, so "
+        "that all arms use the same number of responses."
+    ),
+)

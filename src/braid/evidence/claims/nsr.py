@@ -1,0 +1,34 @@
+"""NSR: punishing wrong answers is enough, and keeps diversity."""
+
+from braid.evidence.claim import Claim, ClaimArm, Comparison
+
+CLAIM = Claim(
+    slug="nsr",
+    statement=(
+        "Punishing wrong answers alone improves on the base model in one try, and keeps more of its diversity over "
+        "many tries than rewarding right answers alone."
+    ),
+    task="countdown",
+    arms={
+        "nsr": ClaimArm("nsr", {"mode": "negative"}, role="method"),
+        "psr": ClaimArm("nsr", {"mode": "positive"}),
+        "w-reinforce": ClaimArm("nsr", {"mode": "weighted"}, role="ablation"),
+        "grpo": ClaimArm("grpo"),
+    },
+    comparisons=(
+        Comparison("nsr", "psr", "pass@64", smallest=0.02),
+        Comparison("nsr", "base", "pass@1", smallest=0.02),
+    ),
+    steps=100,
+    settings={
+        "prompts_per_step": 16,
+        "updates_per_batch": 4,
+        "eval_every": 20,
+        "test_examples": 128,
+        "test_samples": 64,
+    },
+    setting=(
+        "A model of 0.2 M parameters on problems of three numbers instead of 4-7 B parameters on competition "
+        "mathematics; 16 prompts x 8 responses and 4 updates a step for all arms; diversity is pass@64 of 64 samples."
+    ),
+)

@@ -1,0 +1,34 @@
+"""PACS: predicting outcomes with the policy itself keeps diversity."""
+
+from braid.evidence.claim import Claim, ClaimArm, Comparison, Tuning
+
+CLAIM = Claim(
+    slug="pacs",
+    statement=(
+        "Training the policy as a classifier of its own outcomes solves more problems within many tries than GRPO, at no "
+        "cost in one try."
+    ),
+    task="countdown",
+    arms={
+        "pacs": ClaimArm("pacs", role="method"),
+        "grpo": ClaimArm("grpo"),
+        "unweighted": ClaimArm("pacs", {"class_balance": "one"}, role="ablation"),
+    },
+    comparisons=(
+        Comparison("pacs", "grpo", "pass@64", smallest=0.01),
+        Comparison("pacs", "grpo", "pass@1", smallest=-0.02),
+    ),
+    steps=100,
+    settings={
+        "prompts_per_step": 16,
+        "updates_per_batch": 4,
+        "eval_every": 20,
+        "test_examples": 128,
+        "test_samples": 64,
+    },
+    tuning=Tuning("learning_rate", (1e-4, 2e-4, 4e-4), seeds=(1000,), metric="pass@1"),
+    setting=(
+        "A model of 0.2 M parameters on problems of three numbers instead of 7 B parameters on competition mathematics; "
+        "16 prompts x 8 responses and 4 updates a step; the learning rate of every arm is the best of three for one try."
+    ),
+)

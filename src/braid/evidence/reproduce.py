@@ -1,0 +1,242 @@
+"""Run a claim: all arms with all seeds under equal conditions, then the verdict and its record."""
+
+from __future__ import annotations
+
+import fcntl
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from braid.errors import Interrupted, StorageError
+from braid.evidence.claim import Claim, ClaimArm, find_claim
+from braid.evidence.compare import configure, default_jobs, make_job, run_folder
+from braid.evidence.numbers import base_numbers, check_complete, run_numbers, wanted
+from braid.evidence.records import Record, make_record, records_folder
+from braid.evidence.verdict import Finding, judge, weakest, with_base
+from braid.evidence.version import code_version
+from braid.evidence.workers import Job, Pool
+from braid.training.checkpoint import read_json, write_atomically, write_json
+from braid.training.configuration import Configuration
+from braid.training.models import initial_model
+from braid.training.progress import say
+from braid.training.run import Run, describe_environment
+
+QUICK = {"share": 0.1, "seeds": 2}
+COMMON: Mapping[str, Any] = {"track": "", "threads": 1, "sample_every": 0, "keep_checkpoints": 1}
+"""Settings of every claim's runs: one thread, so that the numbers do not depend on how many runs share the machine."""
+BASE, TUNED, ELAPSED = "base.json", "tuned.json", "elapsed.json"
+
+
+def reproduce(
+    slug: str,
+    *,
+    quick: bool = False,
+    jobs: int = 0,
+    output: str | Path = "runs/claims",
+    evidence: str | Path | None = None,
+    show_progress: bool = True,
+) -> Record:
+    """Run a claim and write its record; what was interrupted goes on where it was.
+
+    Called twice at once, the second waits for the first and then finds everything done.
+
+    Args:
+        slug: of the claim.
+        quick: two seeds with a tenth of the budget, to see that everything runs; no verdict, and no record is written.
+        jobs: runs at a time; 0 is one per core (or one on a GPU).
+        output: where runs are kept, in a folder named by what is run and by the code that runs it.
+        evidence: folder of the records; by default `records_folder`.
+        show_progress: print a progress bar.
+
+    Returns:
+        The record; of a quick run the `verdict` is None.
+
+    Raises:
+        UsageError: there is no such claim.
+        BraidError: a run failed; the others are kept.
+        Interrupted: the person asked to stop; the same command goes on.
+    """
+    claim = find_claim(slug)
+    version = code_version(claim)
+    if quick:
+        claim = claim.shortened(**QUICK)
+    name = "-".join(version[part][:6] for part in ("claim", "method", "spine", "task")) + ("-quick" if quick else "")
+    path = Path(output) / slug / name
+    with _held(path, show_progress), _timed(path):
+        try:
+            start, tuned = _prepare(claim, path, jobs, show_progress)
+            runs = {arm: [run_folder(path, arm, seed) for seed in claim.seeds] for arm in claim.arms}
+            planned = [
+                _job(claim, arm, seed, start, path, tuned.get(arm, {})) for arm in claim.arms for seed in claim.seeds
+            ]
+            _run(claim, planned, path, jobs, show_progress)
+        except KeyboardInterrupt:
+            raise Interrupted(f"stopped; braid reproduce {slug} goes on where it was") from None
+    numbers = {arm: _per_seed([run_numbers(Run(run), wanted(claim)) for run in found]) for arm, found in runs.items()}
+    base = base_numbers(read_json(path / BASE), wanted(claim))
+    everything = with_base(numbers, base, len(claim.seeds))
+    check_complete(claim, everything)
+    findings = judge(claim, everything)
+    verdict = None if quick else weakest([finding.verdict for finding in findings])
+    record = _record(claim, findings, verdict, numbers, base, tuned, runs, path, version)
+    if not quick:
+        _write(record, Path(evidence) if evidence is not None else records_folder())
+    return record
+
+
+def _prepare(claim: Claim, path: Path, jobs: int, show_progress: bool) -> tuple[str, dict[str, dict[str, Any]]]:
+    """The common checkpoint, and the options that tuning chose for every arm."""
+    arm, method = next(iter(claim.arms.items()))
+    first = _configuration(claim, method, claim.seeds[0], {})
+    start = initial_model(first.task, first.settings, path, show_progress=show_progress)
+    if claim.tuning is None:
+        return start, {}
+    if (path / TUNED).is_file():
+        return start, read_json(path / TUNED)["chosen"]
+    tuning, folder = claim.tuning, path / "tuning"
+    candidates = {name: tuning.own.get(name, tuning.values) for name in claim.arms}
+    short = replace(claim, steps=tuning.steps or claim.steps, probes={})
+    tried = {
+        (name, value): [
+            _job(short, name, seed, start, folder / f"{tuning.option}={value:g}", {tuning.option: value})
+            for seed in tuning.seeds
+        ]
+        for name, values in candidates.items()
+        for value in values
+    }
+    if show_progress:
+        say(f"{claim.slug}: {tuning.option} of every arm is chosen first, on seeds {list(tuning.seeds)}")
+    _run(claim, [job for runs in tried.values() for job in runs], path, jobs, show_progress)
+    scores = {
+        name: {
+            f"{value:g}": statistics.mean(
+                run_numbers(Run(job.output), [tuning.metric]).get(tuning.metric, 0.0) for job in tried[name, value]
+            )
+            for value in values
+        }
+        for name, values in candidates.items()
+    }
+    chosen = {
+        name: {tuning.option: max(values, key=lambda value, of=scores[name]: of[f"{value:g}"])}  # type: ignore[misc]
+        for name, values in candidates.items()
+    }
+    write_json(path / TUNED, {"metric": tuning.metric, "seeds": list(tuning.seeds), "scores": scores, "chosen": chosen})
+    return start, chosen
+
+
+def _configuration(claim: Claim, arm: ClaimArm, seed: int, tuned: Mapping[str, Any]) -> Configuration:
+    shared = {**COMMON, **claim.task_options, **claim.settings}
+    before = arm.first.steps if arm.first else 0
+    steps = arm.steps or claim.steps - before
+    return configure(arm.method, claim.task, shared, {**arm.options, **tuned, "seed": seed, "steps": steps})
+
+
+def _job(claim: Claim, name: str, seed: int, start: str, path: Path, tuned: Mapping[str, Any]) -> Job:
+    arm, folder = claim.arms[name], run_folder(path, name, seed)
+    first = None
+    if arm.first:
+        configuration = _configuration(claim, arm.first, seed, {})
+        configuration = replace(configuration, settings=replace(configuration.settings, test_examples=0))
+        first = make_job(
+            f"{name} (first stage) seed {seed}", configuration, start, folder.with_name(f"{folder.name}-first")
+        )
+    configuration = _configuration(claim, arm, seed, tuned)
+    return make_job(f"{name} seed {seed}", configuration, start, folder, first=first, probes=dict(claim.probes))
+
+
+def _run(claim: Claim, planned: Sequence[Job], path: Path, jobs: int, show_progress: bool) -> None:
+    Pool([[job] for job in planned], path / BASE, jobs or default_jobs(planned[0].settings)).run(show_progress)
+
+
+def _per_seed(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """One list per metric that all runs have."""
+    return {name: [row[name] for row in rows] for name in rows[0] if all(name in row for row in rows)}
+
+
+def _record(
+    claim: Claim,
+    findings: list[Finding],
+    verdict: str | None,
+    numbers: Mapping[str, Mapping[str, list[float]]],
+    base: Mapping[str, float],
+    tuned: Mapping[str, Mapping[str, Any]],
+    runs: Mapping[str, list[Path]],
+    path: Path,
+    version: dict[str, str],
+) -> Record:
+    from braid.evidence.report import curve
+
+    environment = describe_environment()
+    arms = {
+        name: {
+            "method": arm.label,
+            "role": arm.role,
+            "tuned": dict(tuned.get(name, {})),
+            "per_seed": numbers[name],
+            "curve": curve([Run(run) for run in runs[name]], "eval/pass@1"),
+        }
+        for name, arm in claim.arms.items()
+    }
+    return make_record(
+        claim,
+        findings=findings,
+        verdict=verdict,
+        base=dict(base),
+        arms=arms,
+        tuning=read_json(path / TUNED) if claim.tuning else None,
+        settings={
+            "task": claim.task,
+            "task_options": dict(claim.task_options),
+            "steps": claim.steps,
+            **{name: value for name, value in claim.settings.items()},
+        },
+        command=f"braid reproduce {claim.slug}",
+        duration_s=round(_elapsed(path)),
+        code=version,
+        hardware={name: environment[name] for name in ("machine", "cores", "gpu")},
+        versions={"python": environment["python"], **environment["packages"]},
+    )
+
+
+def _write(record: Record, folder: Path) -> None:
+    from braid.evidence.report import plot_record
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / f"{record['slug']}.png", lambda file: plot_record(record, file))
+    write_json(folder / f"{record['slug']}.json", record)
+
+
+@contextmanager
+def _held(path: Path, show_progress: bool) -> Iterator[None]:
+    """Hold a claim's folder for this process; waits while another one has it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        file = open(path / ".lock", "w", encoding="utf-8")  # noqa: SIM115
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if show_progress:
+                say("another process runs this claim; waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _timed(path: Path) -> Iterator[None]:
+    """Add the seconds inside to those of earlier calls."""
+    started, before = time.perf_counter(), _elapsed(path)
+    try:
+        yield
+    finally:
+        write_json(path / ELAPSED, {"seconds": before + time.perf_counter() - started})
+
+
+def _elapsed(path: Path) -> float:
+    return float(read_json(path / ELAPSED)["seconds"]) if (path / ELAPSED).is_file() else 0.0
