@@ -123,9 +123,10 @@ def test_every_python_block_compiles() -> None:
                 compile(text, name_of(page), "exec")
 
 
-def test_the_tasks_of_the_reader_work_with_methods(files: Path) -> None:
+def test_the_tasks_of_the_reader_work_with_methods(files: Callable[[Path], None]) -> None:
     import braid
 
+    files(DOCS / "bring-your-own.md")
     module = import_source("my_task.py", "task")
     task = module.Reversal(letters=3)
     small = {"steps": 1, "prompts_per_step": 2, "eval_examples": 4, "test_examples": 4, "test_samples": 1}
@@ -142,10 +143,11 @@ def test_the_tasks_of_the_reader_work_with_methods(files: Path) -> None:
     assert {c for e in longest for c in e.prompt + e.completion} <= set(task.alphabet())
 
 
-def test_the_reward_functions_of_the_reader_work(files: Path) -> None:
+def test_the_reward_functions_of_the_reader_work(files: Callable[[Path], None]) -> None:
     from braid.feedback.rewards import get_reward
     from braid.feedback.scoring import score
 
+    files(DOCS / "bring-your-own.md")
     columns = {"answer": ["4", "5"], "difficulty": [1, 2]}
     parts = score(get_reward("my_rewards.py:in_parts"), None, ["4 please", "6"], columns)
     assert parts == {"reward": [1.1, 0.0], "correct": [1.0, 0.0], "polite": [1.0, 0.0]}
@@ -211,7 +213,7 @@ def test_excerpts_are_still_in_the_source() -> None:
             found = source.find(piece, place)
             assert found >= 0, f"{first} no longer has:\n{piece}"
             place, count = found + len(piece), count + 1
-    assert count >= 8
+    assert count >= 7
 
 
 # the commands
@@ -222,19 +224,23 @@ class Reached(Exception):
 
 
 @pytest.fixture
-def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the files that the pages speak of: Python blocks headed by a name, and rows."""
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Writes the files that a page speaks of, its Python blocks headed by a name, to the working directory, a new one."""
     monkeypatch.chdir(tmp_path)
-    for page in PAGES:
+
+    def write(page: Path) -> None:
         for text in texts(page, "python"):
             heading = re.match(r"# (\w+\.py)\n", text)
             if heading:
                 Path(heading[1]).write_text(text, encoding="utf-8")
-    return tmp_path
+
+    return write
 
 
 @pytest.fixture
-def understood(files: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Callable[[list[str]], bool]:
+def understood(
+    files: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> Callable[[Path, list[str]], bool]:
     """Whether a command would start its work; nothing is trained, loaded or downloaded."""
 
     def stop(*_: object, **__: object) -> None:
@@ -250,7 +256,8 @@ def understood(files: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Cal
     ):
         monkeypatch.setattr(place, stop)
 
-    def check(words: list[str]) -> bool:
+    def check(page: Path, words: list[str]) -> bool:
+        files(page)
         for option, value in zip(words, words[1:], strict=False):
             if option in ("--data", "--validation-data") and value.endswith(".jsonl"):
                 Path(value).parent.mkdir(parents=True, exist_ok=True)
@@ -282,8 +289,8 @@ def test_there_are_commands_of_every_kind() -> None:
 
 
 @pytest.mark.parametrize(("page", "line"), BRAID_LINES, ids=[f"{page}: {line}"[:90] for page, line in BRAID_LINES])
-def test_commands_are_understood(page: str, line: str, understood: Callable[[list[str]], bool]) -> None:
-    assert understood(shlex.split(line)[1:]), line
+def test_commands_are_understood(page: str, line: str, understood: Callable[[Path, list[str]], bool]) -> None:
+    assert understood(ROOT / page, shlex.split(line)[1:]), line
 
 
 @pytest.mark.parametrize(
@@ -303,9 +310,9 @@ def test_commands_are_understood(page: str, line: str, understood: Callable[[lis
         "reproduce",
     ],
 )
-def test_the_check_of_commands_refuses_wrong_ones(line: str, understood: Callable[[list[str]], bool]) -> None:
+def test_the_check_of_commands_refuses_wrong_ones(line: str, understood: Callable[[Path, list[str]], bool]) -> None:
     try:
-        assert not understood(line.split())
+        assert not understood(DOCS / "bring-your-own.md", line.split())
     except AssertionError as error:
         assert "without doing anything" in str(error)
 
@@ -420,7 +427,7 @@ def test_links_resolve(page: Path) -> None:
 
 
 def test_there_are_links_to_check() -> None:
-    assert sum(len(links(page)) for page in ALL_PAGES) > 40
+    assert sum(len(links(page)) for page in ALL_PAGES) > 30
     assert all(links(page) for page in PAGES[:6])
 
 

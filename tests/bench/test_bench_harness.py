@@ -163,3 +163,5 @@ def test_the_command_prints_the_table_and_says_what_failed_or_is_missing(
     assert str(output.with_suffix(".png")) in captured.out
     assert run([*words[:-4], "--against", "", "--quick", "--output", str(output)]) == 0
     assert list(json.loads(output.read_text())["workloads"]["w"]["contestants"]) == ["braid"]
+    assert run([*words[:-4], "--against", "", "--quick", "--compile", "--output", str(output)]) == 0
+    assert json.loads(output.read_text())["workloads"]["w"]["options"]["compile"] is True

@@ -7,8 +7,8 @@ operation with its tensors, and on replay runs them again into the memory of the
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest

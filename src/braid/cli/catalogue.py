@@ -68,8 +68,8 @@ def show_command(arguments: Sequence[str]) -> None:
 
     from rich.table import Table
 
-    from braid.cli.output import console
     from braid.cli.evidence import print_record
+    from braid.cli.output import console
     from braid.evidence.claim import claim_names
     from braid.evidence.records import read_record
     from braid.methods.registry import find_method, parse_strands

@@ -192,7 +192,8 @@ def micro_batches(batch: Rollouts, token_budget: int, *, whole_groups: bool = Fa
     most = len(_ends(sizes, token_budget))
     # the least budget that makes as many pieces, so that none of them is a small rest
     enough = bisect.bisect_left(range(token_budget), True, key=lambda budget: len(_ends(sizes, budget)) <= most)
-    return [torch.tensor(sum(units[a:b], [])) for a, b in itertools.pairwise((0, *_ends(sizes, enough)))]
+    pieces = itertools.pairwise((0, *_ends(sizes, enough)))
+    return [torch.tensor([row for unit in units[a:b] for row in unit]) for a, b in pieces]
 
 
 def _ends(sizes: list[tuple[int, int]], budget: int) -> list[int]:

@@ -141,7 +141,7 @@ class Claim:
     arms: Mapping[str, ClaimArm]
     comparisons: tuple[Comparison, ...]
     steps: int
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
     task_options: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     probes: Mapping[str, Probe] = field(default_factory=dict)

@@ -257,8 +257,8 @@ def _can_stack(settings: Settings, *, asked: bool) -> bool:
     from braid.training.models import load_policy
 
     if not asked:
-        alone = settings.adapter != "none" or settings.compile or settings.seconds
-        alone = alone or set(settings.trackers) - {"tensorboard"}
+        other = settings.compile or settings.seconds or set(settings.trackers) - {"tensorboard"}
+        alone = settings.adapter != "none" or other
         if alone or resolve_device(settings.device).type != "cuda":
             return False
         count = parameter_count(settings.model, settings.trust_remote_code)

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from braid.training.settings import Settings
 
 PROBES = "probes.json"
-_OVER_TIME = {"area": np.mean, "lowest": np.min}
+_OVER_TIME: dict[str, Callable[[list[float]], Any]] = {"area": np.mean, "lowest": np.min}
 
 
 def probe(policy: CausalPolicy, task: TextTask, settings: Settings, probes: Mapping[str, Probe]) -> dict[str, float]:

@@ -25,7 +25,6 @@ from braid.training.models import initial_model
 from braid.training.progress import say
 from braid.training.run import Run, describe_environment
 
-QUICK = {"share": 0.1, "seeds": 2}
 COMMON: Mapping[str, Any] = {"track": "", "threads": 1, "sample_every": 0, "keep_checkpoints": 1}
 """Settings of every claim's runs: one thread, so that the numbers do not depend on how many runs share the machine."""
 BASE, TUNED, ELAPSED = "base.json", "tuned.json", "elapsed.json"
@@ -63,7 +62,7 @@ def reproduce(
     claim = find_claim(slug)
     version = code_version(claim)
     if quick:
-        claim = claim.shortened(**QUICK)
+        claim = claim.shortened(share=0.1, seeds=2)
     name = "-".join(version[part][:6] for part in ("claim", "method", "spine", "task")) + ("-quick" if quick else "")
     path = Path(output) / slug / name
     with _held(path, show_progress), _timed(path):
@@ -90,8 +89,7 @@ def reproduce(
 
 def _prepare(claim: Claim, path: Path, jobs: int, show_progress: bool) -> tuple[str, dict[str, dict[str, Any]]]:
     """The common checkpoint, and the options that tuning chose for every arm."""
-    arm, method = next(iter(claim.arms.items()))
-    first = _configuration(claim, method, claim.seeds[0], {})
+    first = _configuration(claim, next(iter(claim.arms.values())), claim.seeds[0], {})
     start = initial_model(first.task, first.settings, path, show_progress=show_progress)
     if claim.tuning is None:
         return start, {}
@@ -192,7 +190,7 @@ def _record(
             "task": claim.task,
             "task_options": dict(claim.task_options),
             "steps": claim.steps,
-            **{name: value for name, value in claim.settings.items()},
+            **claim.settings,
         },
         command=f"braid reproduce {claim.slug}",
         duration_s=round(_elapsed(path)),

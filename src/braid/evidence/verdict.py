@@ -98,7 +98,7 @@ def weakest(verdicts: Sequence[Verdict]) -> Verdict:
 
 
 def careful_interval(values: Sequence[float], confidence: float) -> Interval:
-    """The interval that covers both the BCa bootstrap's and Student's: with 5 to 10 seeds the first alone is too narrow.
+    """The interval that covers both the BCa bootstrap's and Student's: of few seeds the first alone is too narrow.
 
     Args:
         values: one per seed.

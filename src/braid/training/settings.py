@@ -71,8 +71,8 @@ class Settings:
     )
     compile: bool = option(
         False,
-        "put the model's layers through torch.compile, for training and, on a CPU, for sampling; takes half a minute at "
-        "the first run of a kind and seconds later, so it pays from some hundred steps on",
+        "put the model's layers through torch.compile, for training and, on a CPU, for sampling; takes half a minute "
+        "at the first run of a kind and seconds later, so it pays from some hundred steps on",
     )
     recompute_behaviour: bool = option(False, "score samples again instead of trusting the sampler's log-probabilities")
     weight_type: Literal["auto", "float32", "bfloat16"] = option("auto", "of the stored weights")

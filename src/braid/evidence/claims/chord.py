@@ -5,8 +5,8 @@ from braid.evidence.claim import Claim, ClaimArm, Comparison, Probe
 CLAIM = Claim(
     slug="chord",
     statement=(
-        "Mixing a few expert traces in a foreign style into on-policy training, each token weighted by p(1-p), ends above "
-        "GRPO alone and above SFT followed by GRPO."
+        "Mixing a few expert traces in a foreign style into on-policy training, each token weighted by p(1-p), "
+        "ends above GRPO alone and above SFT followed by GRPO."
     ),
     task="arithmetic",
     task_options={"levels": (1, 2, 3, 4), "ood_levels": (5,), "corpus_levels": (1, 2, 3), "corpus_styles": "A"},
@@ -35,8 +35,8 @@ CLAIM = Claim(
     },
     probes={"hardest": Probe({"levels": (4,)}, examples=128, samples=8)},
     setting=(
-        "A model of 0.2 M parameters that has seen one to three operations in style A, trained on one to four, instead of "
-        "a 7 B model on competition mathematics; 300 expert traces in style B; 16 prompts x 8 responses for all arms, one "
-        "learning rate; SFT before GRPO takes 50 of the 150 steps."
+        "A model of 0.2 M parameters that has seen one to three operations in style A, trained on one to four, "
+        "instead of a 7 B model on competition mathematics; 300 expert traces in style B; 16 prompts x 8 responses "
+        "for all arms, one learning rate; SFT before GRPO takes 50 of the 150 steps."
     ),
 )

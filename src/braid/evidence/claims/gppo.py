@@ -5,8 +5,8 @@ from braid.evidence.claim import Claim, ClaimArm, Comparison
 CLAIM = Claim(
     slug="gppo",
     statement=(
-        "Where a batch is used for many updates, letting a bounded gradient through for clipped tokens learns faster than "
-        "clipping them away with a raised upper bound."
+        "Where a batch is used for many updates, letting a bounded gradient through for clipped tokens learns "
+        "faster than clipping them away with a raised upper bound."
     ),
     task="countdown",
     arms={
@@ -29,8 +29,8 @@ CLAIM = Claim(
         "test_samples": 16,
     },
     setting=(
-        "A model of 0.2 M parameters on problems of three numbers instead of 8 B parameters on mathematics and code; 16 "
-        "prompts x 8 responses, 8 mini-batches x 2 passes and one learning rate for all arms; uniform groups are kept in "
-        "all arms, so that only clipping differs."
+        "A model of 0.2 M parameters on problems of three numbers instead of 8 B parameters on mathematics and "
+        "code; 16 prompts x 8 responses, 8 mini-batches x 2 passes and one learning rate for all arms; uniform "
+        "groups are kept in all arms, so that only clipping differs."
     ),
 )

@@ -5,8 +5,8 @@ from braid.evidence.claim import Claim, ClaimArm, Comparison, Probe
 CLAIM = Claim(
     slug="hpt",
     statement=(
-        "Choosing for every question between imitation and reinforcement, by whether the model solves it at all, solves "
-        "more of the hardest questions than GRPO and keeps more of other skills than SFT."
+        "Choosing for every question between imitation and reinforcement, by whether the model solves it at all, "
+        "solves more of the hardest questions than GRPO and keeps more of other skills than SFT."
     ),
     task="arithmetic",
     task_options={
@@ -40,7 +40,7 @@ CLAIM = Claim(
     },
     setting=(
         "A model of 0.2 M parameters that has seen one and two operations in style A, trained on one to four with "
-        "demonstrations in style B, instead of a 7 B model on competition mathematics; 16 prompts x 8 responses, one "
-        "learning rate for all arms; SFT before GRPO takes 50 of the 150 steps."
+        "demonstrations in style B, instead of a 7 B model on competition mathematics; 16 prompts x 8 responses, "
+        "one learning rate for all arms; SFT before GRPO takes 50 of the 150 steps."
     ),
 )

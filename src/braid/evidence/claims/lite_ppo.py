@@ -5,8 +5,9 @@ from braid.evidence.claim import Claim, ClaimArm, Comparison
 CLAIM = Claim(
     slug="lite-ppo",
     statement=(
-        "On data with many almost solved questions and a verifier that errs now and then, group mean with the batch's "
-        "standard deviation and the mean over tokens ends above GRPO's group statistics and mean over sequences."
+        "On data with many almost solved questions and a verifier that errs now and then, group mean with the "
+        "batch's standard deviation and the mean over tokens ends above GRPO's group statistics and mean over "
+        "sequences."
     ),
     task="arithmetic",
     task_options={"level_mix": "easy", "label_noise": 0.03, "corpus_styles": "A:0.6,padded:0.2,skipping:0.2"},
@@ -28,8 +29,8 @@ CLAIM = Claim(
         "test_samples": 8,
     },
     setting=(
-        "A model of 0.2 M parameters on one to three operations, easy ones frequent, with 3 % wrong verdicts of the "
-        "verifier, instead of 4 and 8 B models on mathematics; 16 prompts x 8 responses, one learning rate and plain "
-        "sampling for all arms."
+        "A model of 0.2 M parameters on one to three operations, easy ones frequent, with 3 % wrong verdicts of "
+        "the verifier, instead of 4 and 8 B models on mathematics; 16 prompts x 8 responses, one learning rate and "
+        "plain sampling for all arms."
     ),
 )

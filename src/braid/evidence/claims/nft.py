@@ -5,8 +5,8 @@ from braid.evidence.claim import Claim, ClaimArm, Comparison
 CLAIM = Claim(
     slug="nft",
     statement=(
-        "A likelihood objective that models wrong answers by an implicit negative policy beats rejection fine-tuning, and "
-        "is not worse than GRPO."
+        "A likelihood objective that models wrong answers by an implicit negative policy beats rejection "
+        "fine-tuning, and is not worse than GRPO."
     ),
     task="countdown",
     arms={
@@ -31,7 +31,7 @@ CLAIM = Claim(
     },
     setting=(
         "A model of 0.2 M parameters on problems of three numbers instead of 7 and 32 B parameters on competition "
-        "mathematics; 16 prompts x 16 responses and 8 updates a step for all arms, without refilling filtered groups, so "
-        "that all arms use the same number of responses."
+        "mathematics; 16 prompts x 16 responses and 8 updates a step for all arms, without refilling filtered "
+        "groups, so that all arms use the same number of responses."
     ),
 )

@@ -29,6 +29,7 @@ CLAIM = Claim(
     },
     setting=(
         "A model of 0.2 M parameters on problems of three numbers instead of 4-7 B parameters on competition "
-        "mathematics; 16 prompts x 8 responses and 4 updates a step for all arms; diversity is pass@64 of 64 samples."
+        "mathematics; 16 prompts x 8 responses and 4 updates a step for all arms; diversity is pass@64 of 64 "
+        "samples."
     ),
 )

@@ -5,8 +5,8 @@ from braid.evidence.claim import Claim, ClaimArm, Comparison, Probe, Tuning
 CLAIM = Claim(
     slug="otr",
     statement=(
-        "Fine-tuning on demonstrations in a foreign style with one-token rollouts forgets less of the base model's other "
-        "skills than SFT, at no cost in the trained one."
+        "Fine-tuning on demonstrations in a foreign style with one-token rollouts forgets less of the base model's "
+        "other skills than SFT, at no cost in the trained one."
     ),
     task="arithmetic",
     task_options={"corpus_styles": "A", "side_skill_fraction": 0.3, "filler_probability": 0.2},
@@ -38,8 +38,8 @@ CLAIM = Claim(
         metric="pass@1",
     ),
     setting=(
-        "A model of 0.2 M parameters on arithmetic with reversal, copying and look-up as its other skills, instead of Qwen "
-        "models on mathematics with code and general reasoning; demonstrations are verbose, a fifth of them with filler "
-        "words; the learning rate of every arm is the best of three for the trained skill."
+        "A model of 0.2 M parameters on arithmetic with reversal, copying and look-up as its other skills, instead "
+        "of Qwen models on mathematics with code and general reasoning; demonstrations are verbose, a fifth of "
+        "them with filler words; the learning rate of every arm is the best of three for the trained skill."
     ),
 )

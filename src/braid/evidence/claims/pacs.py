@@ -5,8 +5,8 @@ from braid.evidence.claim import Claim, ClaimArm, Comparison, Tuning
 CLAIM = Claim(
     slug="pacs",
     statement=(
-        "Training the policy as a classifier of its own outcomes solves more problems within many tries than GRPO, at no "
-        "cost in one try."
+        "Training the policy as a classifier of its own outcomes solves more problems within many tries than GRPO, "
+        "at no cost in one try."
     ),
     task="countdown",
     arms={
@@ -28,7 +28,8 @@ CLAIM = Claim(
     },
     tuning=Tuning("learning_rate", (1e-4, 2e-4, 4e-4), seeds=(1000,), metric="pass@1"),
     setting=(
-        "A model of 0.2 M parameters on problems of three numbers instead of 7 B parameters on competition mathematics; "
-        "16 prompts x 8 responses and 4 updates a step; the learning rate of every arm is the best of three for one try."
+        "A model of 0.2 M parameters on problems of three numbers instead of 7 B parameters on competition "
+        "mathematics; 16 prompts x 8 responses and 4 updates a step; the learning rate of every arm is the best of "
+        "three for one try."
     ),
 )
