@@ -24,8 +24,11 @@ lint: $(VENV)/.ready
 types: $(VENV)/.ready
 	$(BIN)/mypy
 
+# The generated pages, then the whole book as a site in site/.
 docs: $(VENV)/.ready
 	$(BIN)/python scripts/make_docs.py
+	$(BIN)/python -c "import mkdocs" 2>/dev/null || $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf runs/demo
+	rm -rf runs/demo site

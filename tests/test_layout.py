@@ -17,6 +17,7 @@ ORDER = [
     "user_code",
     "data",
     "losses",
+    "nn",
     "policies",
     "feedback",
     "tasks",

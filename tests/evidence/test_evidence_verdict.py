@@ -138,7 +138,7 @@ def test_the_shortened_claim_has_another_fingerprint_and_no_tuning() -> None:
         arms={**ARMS, "two": ClaimArm("grpo", first=ClaimArm("sft", steps=5))},
         steps=100,
     )
-    short = long.shortened(0.1, 2)
+    short = long.shortened()
     assert (short.steps, short.seeds, short.tuning) == (10, (0, 1), None)
     assert short.arms["two"].first is not None
     assert short.arms["two"].first.steps == 1

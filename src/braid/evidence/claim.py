@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -66,10 +66,9 @@ class Comparison:
     lower: bool = False
 
     def __str__(self) -> str:
-        relation = "at most" if self.smallest < 0 else "less" if self.lower else "more"
         if self.smallest < 0:
-            return f"{self.metric}: {self.arm} no more than {abs(self.smallest):g} worse than {self.other}"
-        return f"{self.metric}: {self.arm} {relation} than {self.other}"
+            return f"{self.metric}: {self.arm} no more than {-self.smallest:g} worse than {self.other}"
+        return f"{self.metric}: {self.arm} {'less' if self.lower else 'more'} than {self.other}"
 
 
 @dataclass(frozen=True)
@@ -130,6 +129,7 @@ class Claim:
         tuning: how options of the arms are chosen, if they are.
         setting: how the experiment differs from the paper's, and why its difficulty is what it is.
         note: what was checked where the verdict is not `reproduced`.
+        quick: only shows that everything runs; two seeds are enough, and there is no verdict.
 
     Raises:
         UsageError: a name that is not there, too few seeds, arms that are tuned with unequal care.
@@ -148,9 +148,10 @@ class Claim:
     tuning: Tuning | None = None
     setting: str = ""
     note: str = ""
+    quick: bool = False
 
     def __post_init__(self) -> None:
-        if len(set(self.seeds)) < FEWEST_SEEDS:
+        if len(set(self.seeds)) < FEWEST_SEEDS and not self.quick:
             raise UsageError(f"claim {self.slug!r} has {len(set(self.seeds))} seeds; give at least {FEWEST_SEEDS}")
         if not self.comparisons:
             raise UsageError(f"claim {self.slug!r} compares nothing")
@@ -176,27 +177,23 @@ class Claim:
         """The arm under test."""
         return next(arm for arm in self.arms.values() if arm.role == "method")
 
-    def shortened(self, share: float, seeds: int) -> Claim:
-        """The same experiment with less budget and fewer seeds, which decides nothing."""
-        from dataclasses import replace
+    def shortened(self) -> Claim:
+        """The quick form: a tenth of the budget, two seeds, no tuning."""
 
-        steps = max(2, round(self.steps * share))
+        def cut(steps: int) -> int:
+            return max(1, round(steps / 10))
 
-        def cut(arm: ClaimArm) -> ClaimArm:
-            return (
-                replace(arm, first=replace(arm.first, steps=max(1, round(arm.first.steps * share))))
-                if arm.first
-                else arm
-            )
-
-        short = replace(self, steps=steps, arms={name: cut(arm) for name, arm in self.arms.items()}, tuning=None)
-        object.__setattr__(short, "seeds", self.seeds[:seeds])  # too few for a verdict, which is the point
-        return short
+        arms = {
+            name: replace(arm, first=arm.first and replace(arm.first, steps=cut(arm.first.steps)))
+            for name, arm in self.arms.items()
+        }
+        steps = max(2, cut(self.steps))
+        return replace(self, steps=steps, arms=arms, seeds=self.seeds[:2], tuning=None, quick=True)
 
     def to_json(self) -> dict[str, Any]:
         """Everything that decides what is run, as JSON values: not the words."""
         content = asdict(self)
-        for name in ("statement", "setting", "note"):
+        for name in ("statement", "setting", "note", "quick"):
             del content[name]
         return json.loads(json.dumps(content))
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from braid.errors import Interrupted, StorageError
+from braid.errors import Interrupted, UsageError
 from braid.evidence.claim import Claim, ClaimArm, find_claim
 from braid.evidence.compare import configure, default_jobs, make_job, run_folder
 from braid.evidence.numbers import base_numbers, check_complete, run_numbers, wanted
@@ -23,7 +22,7 @@ from braid.training.checkpoint import read_json, write_atomically, write_json
 from braid.training.configuration import Configuration
 from braid.training.models import initial_model
 from braid.training.progress import say
-from braid.training.run import Run, describe_environment
+from braid.training.run import Run, describe_environment, locked
 
 COMMON: Mapping[str, Any] = {"track": "", "threads": 1, "sample_every": 0, "keep_checkpoints": 1}
 """Settings of every claim's runs: one thread, so that the numbers do not depend on how many runs share the machine."""
@@ -62,7 +61,7 @@ def reproduce(
     claim = find_claim(slug)
     version = code_version(claim)
     if quick:
-        claim = claim.shortened(share=0.1, seeds=2)
+        claim = claim.shortened()
     name = "-".join(version[part][:6] for part in ("claim", "method", "spine", "task")) + ("-quick" if quick else "")
     path = Path(output) / slug / name
     with _held(path, show_progress), _timed(path):
@@ -211,18 +210,17 @@ def _write(record: Record, folder: Path) -> None:
 @contextmanager
 def _held(path: Path, show_progress: bool) -> Iterator[None]:
     """Hold a claim's folder for this process; waits while another one has it."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        file = open(path / ".lock", "w", encoding="utf-8")  # noqa: SIM115
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if show_progress:
-                say("another process runs this claim; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
+    with ExitStack() as stack:
+        waiting = False
+        while True:
+            try:
+                stack.enter_context(locked(path))
+                break
+            except UsageError:
+                if show_progress and not waiting:
+                    say("another process runs this claim; waiting for it")
+                waiting = True
+                time.sleep(1.0)
         yield
 
 

@@ -2,53 +2,88 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import braid
-from braid.evidence.claim import Claim, ClaimArm
+from braid.evidence.claim import Claim
 from braid.methods.registry import find_method
 from braid.tasks import task_class
 
 _ROOT = Path(braid.__file__).parent
-_SPINE = ("data", "losses", "policies", "rollout", "evaluation", "training")
-_SPINE_FILES = ("methods/token.py", "methods/context.py", "methods/early_judge.py")
+_LOOP = _ROOT / "training" / "loop.py"
+_HARMLESS = ("training/progress.py", "training/tracking.py", "methods/registry.py", "tasks/__init__.py")
+"""What only shows numbers, or lists what there is."""
 
 
 def code_version(claim: Claim) -> dict[str, str]:
-    """Hashes of `claim` (what is run), `method` (of all arms), `spine` (what all methods share) and `task`."""
+    """Hashes of `claim` (what is run), `method` (of all arms), `task`, and `spine` (what else its runs import)."""
+    methods = {
+        file for arm in claim.arms.values() for stage in (arm, arm.first) if stage for file in _files(stage.method)
+    }
+    world = Path(inspect.getfile(task_class(claim.task)))
+    used = _imported({_LOOP, world, *methods})
+    task = {file for file in used if file.relative_to(_ROOT).parts[0] in ("tasks", "feedback")}
+    harmless = {_ROOT / name for name in _HARMLESS}
     return {
         "claim": claim.fingerprint,
-        "method": _hash(_method_files(claim)),
-        "spine": _hash([*(_ROOT / file for file in _SPINE_FILES), *_sources(*_SPINE)]),
-        "task": _hash([*_task_files(claim), *_sources("feedback")]),
+        "method": _hash(methods),
+        "task": _hash(task - harmless),
+        "spine": _hash(used - methods - task - harmless),
     }
 
 
 def changes(claim: Claim, version: dict[str, str]) -> list[str]:
-    """Which parts of the code are not what they were when a record was made: of `claim`, `method`, `spine`, `task`."""
+    """Which parts of the code are not what they were when a record was made: of `claim`, `method`, `task`, `spine`."""
     return [part for part, digest in code_version(claim).items() if version.get(part) != digest]
 
 
-def _method_files(claim: Claim) -> set[Path]:
-    def of(arm: ClaimArm) -> set[Path]:
-        owner: type = find_method(arm.method)
-        files = {Path(inspect.getfile(part)) for part in owner.__mro__ if part.__module__.startswith("braid.methods.")}
-        return files | (of(arm.first) if arm.first else set())
-
-    files = set().union(*(of(arm) for arm in claim.arms.values()))
-    return {file for file in files if file not in {_ROOT / name for name in _SPINE_FILES}}
+def _files(method: str) -> set[Path]:
+    """Files of a method's class and of the methods it extends."""
+    owner: type = find_method(method)
+    return {Path(inspect.getfile(part)) for part in owner.__mro__ if getattr(part, "slug", "") and "slug" in vars(part)}
 
 
-def _task_files(claim: Claim) -> list[Path]:
-    own = Path(inspect.getfile(task_class(claim.task)))
-    return [_ROOT / "tasks" / "task.py", *own.parent.glob("*.py")]
+def _imported(roots: Iterable[Path]) -> set[Path]:
+    """All files of the library that some files import, directly or not."""
+    found: set[Path] = set()
+    waiting = list(roots)
+    while waiting:
+        file = waiting.pop()
+        if file not in found:
+            found.add(file)
+            waiting += _imports(file)
+    return found
 
 
-def _sources(*packages: str) -> list[Path]:
-    return [file for package in packages for file in (_ROOT / package).rglob("*.py")]
+@cache
+def _imports(file: Path) -> tuple[Path, ...]:
+    """Files of the library that one imports when it runs, also inside functions; not for types alone."""
+    return tuple(place for name in _names(ast.parse(file.read_bytes())) if (place := _place(name)) is not None)
+
+
+def _names(node: ast.AST) -> Iterator[str]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and getattr(child.test, "id", "") == "TYPE_CHECKING":
+            continue
+        if isinstance(child, ast.ImportFrom) and child.module:
+            yield child.module
+            yield from (f"{child.module}.{alias.name}" for alias in child.names)
+        elif isinstance(child, ast.Import):
+            yield from (alias.name for alias in child.names)
+        yield from _names(child)
+
+
+def _place(module: str) -> Path | None:
+    package, _, rest = module.partition(".")
+    if package != "braid" or not rest:
+        return None
+    path = _ROOT.joinpath(*rest.split("."))
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
 
 def _hash(files: Iterable[Path]) -> str:

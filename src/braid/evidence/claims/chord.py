@@ -1,6 +1,6 @@
 """CHORD: expert data as a weighted auxiliary loss inside on-policy training."""
 
-from braid.evidence.claim import Claim, ClaimArm, Comparison, Probe
+from braid.evidence.claim import Claim, ClaimArm, Comparison, Probe, Tuning
 
 CLAIM = Claim(
     slug="chord",
@@ -34,9 +34,11 @@ CLAIM = Claim(
         "test_samples": 8,
     },
     probes={"hardest": Probe({"levels": (4,)}, examples=128, samples=8)},
+    tuning=Tuning("learning_rate", (5e-5, 1.5e-4, 4e-4), seeds=(1000,), metric="pass@1"),
     setting=(
         "A model of 0.2 M parameters that has seen one to three operations in style A, trained on one to four, "
         "instead of a 7 B model on competition mathematics; 300 expert traces in style B; 16 prompts x 8 responses "
-        "for all arms, one learning rate; SFT before GRPO takes 50 of the 150 steps."
+        "for all arms; SFT before GRPO takes 50 of the 150 steps; the learning rate of every arm is the best of "
+        "three."
     ),
 )

@@ -1,6 +1,6 @@
 """GPPO: bounded gradients of clipped tokens speed learning up."""
 
-from braid.evidence.claim import Claim, ClaimArm, Comparison
+from braid.evidence.claim import Claim, ClaimArm, Comparison, Tuning
 
 CLAIM = Claim(
     slug="gppo",
@@ -22,15 +22,15 @@ CLAIM = Claim(
         "updates_per_batch": 8,
         "epochs": 2,
         "drop_uniform_groups": False,
-        "learning_rate": 4e-4,
         "eval_every": 4,
         "eval_examples": 256,
         "test_examples": 128,
         "test_samples": 16,
     },
+    tuning=Tuning("learning_rate", (5e-5, 1.5e-4, 4e-4), seeds=(1000,), metric="area/pass@1"),
     setting=(
         "A model of 0.2 M parameters on problems of three numbers instead of 8 B parameters on mathematics and "
-        "code; 16 prompts x 8 responses, 8 mini-batches x 2 passes and one learning rate for all arms; uniform "
-        "groups are kept in all arms, so that only clipping differs."
+        "code; 16 prompts x 8 responses, 8 mini-batches x 2 passes for all arms; uniform groups are kept in all "
+        "arms, so that only clipping differs; the learning rate of every arm is the best of three."
     ),
 )

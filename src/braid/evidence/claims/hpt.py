@@ -1,6 +1,6 @@
 """HPT: imitate what is never solved, reinforce what is."""
 
-from braid.evidence.claim import Claim, ClaimArm, Comparison, Probe
+from braid.evidence.claim import Claim, ClaimArm, Comparison, Probe, Tuning
 
 CLAIM = Claim(
     slug="hpt",
@@ -38,9 +38,13 @@ CLAIM = Claim(
         "hardest": Probe({"levels": (4,)}, examples=128, samples=8),
         "skills": Probe(skills=("reverse", "copy", "lookup"), examples=64),
     },
+    tuning=Tuning(
+        "learning_rate", (5e-5, 1.5e-4, 4e-4), seeds=(1000,), metric="pass@1", own={"sft": (2e-4, 6e-4, 2e-3)}
+    ),
     setting=(
         "A model of 0.2 M parameters that has seen one and two operations in style A, trained on one to four with "
-        "demonstrations in style B, instead of a 7 B model on competition mathematics; 16 prompts x 8 responses, "
-        "one learning rate for all arms; SFT before GRPO takes 50 of the 150 steps."
+        "demonstrations in style B, instead of a 7 B model on competition mathematics; 16 prompts x 8 responses "
+        "for all arms; SFT before GRPO takes 50 of the 150 steps; the learning rate of every arm is the best of "
+        "three."
     ),
 )

@@ -1,6 +1,6 @@
 """Lite PPO: group mean, batch standard deviation, token mean."""
 
-from braid.evidence.claim import Claim, ClaimArm, Comparison
+from braid.evidence.claim import Claim, ClaimArm, Comparison, Tuning
 
 CLAIM = Claim(
     slug="lite-ppo",
@@ -28,9 +28,10 @@ CLAIM = Claim(
         "test_examples": 256,
         "test_samples": 8,
     },
+    tuning=Tuning("learning_rate", (5e-5, 1.5e-4, 4e-4), seeds=(1000,), metric="pass@1"),
     setting=(
         "A model of 0.2 M parameters on one to three operations, easy ones frequent, with 3 % wrong verdicts of "
-        "the verifier, instead of 4 and 8 B models on mathematics; 16 prompts x 8 responses, one learning rate and "
-        "plain sampling for all arms."
+        "the verifier, instead of 4 and 8 B models on mathematics; 16 prompts x 8 responses and plain sampling for "
+        "all arms; the learning rate of every arm is the best of three."
     ),
 )

@@ -1,6 +1,6 @@
 """NFT: supervised learning that uses wrong answers."""
 
-from braid.evidence.claim import Claim, ClaimArm, Comparison
+from braid.evidence.claim import Claim, ClaimArm, Comparison, Tuning
 
 CLAIM = Claim(
     slug="nft",
@@ -29,9 +29,11 @@ CLAIM = Claim(
         "test_examples": 256,
         "test_samples": 16,
     },
+    tuning=Tuning("learning_rate", (5e-5, 1.5e-4, 4e-4), seeds=(1000,), metric="pass@1"),
     setting=(
         "A model of 0.2 M parameters on problems of three numbers instead of 7 and 32 B parameters on competition "
         "mathematics; 16 prompts x 16 responses and 8 updates a step for all arms, without refilling filtered "
-        "groups, so that all arms use the same number of responses."
+        "groups, so that all arms use the same number of responses; the learning rate of every arm is the best of "
+        "three."
     ),
 )

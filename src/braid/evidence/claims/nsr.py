@@ -1,6 +1,6 @@
 """NSR: punishing wrong answers is enough, and keeps diversity."""
 
-from braid.evidence.claim import Claim, ClaimArm, Comparison
+from braid.evidence.claim import Claim, ClaimArm, Comparison, Tuning
 
 CLAIM = Claim(
     slug="nsr",
@@ -27,9 +27,10 @@ CLAIM = Claim(
         "test_examples": 128,
         "test_samples": 64,
     },
+    tuning=Tuning("learning_rate", (5e-5, 1.5e-4, 4e-4), seeds=(1000,), metric="pass@1"),
     setting=(
         "A model of 0.2 M parameters on problems of three numbers instead of 4-7 B parameters on competition "
         "mathematics; 16 prompts x 8 responses and 4 updates a step for all arms; diversity is pass@64 of 64 "
-        "samples."
+        "samples; the learning rate of every arm is the best of three."
     ),
 )

@@ -34,7 +34,7 @@ CLAIM = Claim(
     tuning=Tuning(
         "learning_rate",
         (1e-4, 3e-4, 1e-3),
-        seeds=(1000, 1001),
+        seeds=(1000,),
         metric="pass@1",
     ),
     setting=(

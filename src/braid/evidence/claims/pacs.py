@@ -26,7 +26,7 @@ CLAIM = Claim(
         "test_examples": 128,
         "test_samples": 64,
     },
-    tuning=Tuning("learning_rate", (1e-4, 2e-4, 4e-4), seeds=(1000,), metric="pass@1"),
+    tuning=Tuning("learning_rate", (5e-5, 1.5e-4, 4e-4), seeds=(1000,), metric="pass@1"),
     setting=(
         "A model of 0.2 M parameters on problems of three numbers instead of 7 B parameters on competition "
         "mathematics; 16 prompts x 8 responses and 4 updates a step; the learning rate of every arm is the best of "
