@@ -16,7 +16,7 @@ CLAIM = Claim(
         "sft, then grpo": ClaimArm(
             "grpo",
             {"aggregation": "token-mean"},
-            first=ClaimArm("sft", {"prompts_per_step": 32}, steps=50),
+            first=ClaimArm("sft", {"prompts_per_step": 32}, steps=35),
         ),
         "plain mix": ClaimArm("chord", {"variant": "phi", "expert_weight": "one"}, role="ablation"),
     },
@@ -24,21 +24,21 @@ CLAIM = Claim(
         Comparison("chord", "grpo", "pass@1", smallest=0.02),
         Comparison("chord", "sft, then grpo", "pass@1", smallest=0.01),
     ),
-    steps=150,
+    steps=100,
     settings={
         "prompts_per_step": 16,
         "demonstrations": 300,
         "demonstration_style": "B",
-        "eval_every": 10,
+        "eval_every": 20,
         "test_examples": 256,
-        "test_samples": 8,
+        "test_samples": 4,
     },
-    probes={"hardest": Probe({"levels": (4,)}, examples=128, samples=8)},
+    probes={"hardest": Probe({"levels": (4,)}, examples=128, samples=4)},
     tuning=Tuning("learning_rate", (5e-5, 1.5e-4, 4e-4), seeds=(1000,), metric="pass@1"),
     setting=(
         "A model of 0.2 M parameters that has seen one to three operations in style A, trained on one to four, "
         "instead of a 7 B model on competition mathematics; 300 expert traces in style B; 16 prompts x 8 responses "
-        "for all arms; SFT before GRPO takes 50 of the 150 steps; the learning rate of every arm is the best of "
+        "for all arms; SFT before GRPO takes 35 of the 100 steps; the learning rate of every arm is the best of "
         "three."
     ),
 )

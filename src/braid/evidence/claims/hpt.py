@@ -20,22 +20,22 @@ CLAIM = Claim(
         "hpt": ClaimArm("hpt", role="method"),
         "grpo": ClaimArm("grpo"),
         "sft": ClaimArm("sft", {"prompts_per_step": 32}),
-        "sft, then grpo": ClaimArm("grpo", first=ClaimArm("sft", {"prompts_per_step": 32}, steps=50), role="ablation"),
+        "sft, then grpo": ClaimArm("grpo", first=ClaimArm("sft", {"prompts_per_step": 32}, steps=35), role="ablation"),
     },
     comparisons=(
         Comparison("hpt", "grpo", "hardest/pass@1", smallest=0.02),
         Comparison("hpt", "sft", "skills/pass@1", smallest=0.02),
     ),
-    steps=150,
+    steps=100,
     settings={
         "prompts_per_step": 16,
         "demonstration_style": "B",
-        "eval_every": 10,
+        "eval_every": 20,
         "test_examples": 256,
-        "test_samples": 8,
+        "test_samples": 4,
     },
     probes={
-        "hardest": Probe({"levels": (4,)}, examples=128, samples=8),
+        "hardest": Probe({"levels": (4,)}, examples=128, samples=4),
         "skills": Probe(skills=("reverse", "copy", "lookup"), examples=64),
     },
     tuning=Tuning(
@@ -44,7 +44,7 @@ CLAIM = Claim(
     setting=(
         "A model of 0.2 M parameters that has seen one and two operations in style A, trained on one to four with "
         "demonstrations in style B, instead of a 7 B model on competition mathematics; 16 prompts x 8 responses "
-        "for all arms; SFT before GRPO takes 50 of the 150 steps; the learning rate of every arm is the best of "
+        "for all arms; SFT before GRPO takes 35 of the 100 steps; the learning rate of every arm is the best of "
         "three."
     ),
 )

@@ -18,15 +18,15 @@ CLAIM = Claim(
         "token mean alone": ClaimArm("grpo", {"aggregation": "token-mean"}, role="ablation"),
     },
     comparisons=(Comparison("lite-ppo", "grpo", "pass@1", smallest=0.01),),
-    steps=150,
+    steps=100,
     settings={
         "prompts_per_step": 16,
         "temperature": 1.0,
         "top_p": 1.0,
         "top_k": 0,
-        "eval_every": 15,
+        "eval_every": 20,
         "test_examples": 256,
-        "test_samples": 8,
+        "test_samples": 4,
     },
     tuning=Tuning("learning_rate", (5e-5, 1.5e-4, 4e-4), seeds=(1000,), metric="pass@1"),
     setting=(
