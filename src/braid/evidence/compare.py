@@ -169,7 +169,7 @@ def compare(
         record["environment"] = describe_environment()
         write_json(path / COMPARISON, {**record, "state": "running"})
         try:
-            record["start"] = initial_model(first[2].task, first[2].settings, path, show_progress=show_progress)
+            record["start"] = common_start(first[2], path, show_progress=show_progress)
             planned = [_job(path, record["start"], *one) for one in (first, *others)]
             programs = _programs(planned, len(seed_list), stack_seeds)
             Pool(programs, path / BASE, jobs or default_jobs(first[2].settings)).run(show_progress)
@@ -178,6 +178,28 @@ def compare(
         found = _collect(path, arms, seed_list)
         _write(found, record)
     return found
+
+
+def common_start(configuration: Configuration, folder: Path, *, show_progress: bool) -> str:
+    """The checkpoint that all runs start from, made first if need be.
+
+    The small base of an embedded task is made by one thread: two gain little on it, lose much beside other programs,
+    and would round otherwise.
+
+    Args:
+        configuration: of any of the runs.
+        folder: of the comparison.
+        show_progress: while it is made.
+    """
+    import torch
+
+    settings, threads = configuration.settings, torch.get_num_threads()
+    one = 1 if settings.model == "auto" else 0
+    try:
+        settings = replace(settings, threads=settings.threads or one)
+        return initial_model(configuration.task, settings, folder, show_progress=show_progress)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _configure(arm: Arm, task: str | TextTask, options: Mapping[str, Any], seed: int) -> Configuration:

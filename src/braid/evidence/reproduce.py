@@ -12,7 +12,7 @@ from typing import Any
 
 from braid.errors import Interrupted, UsageError
 from braid.evidence.claim import Claim, ClaimArm, find_claim
-from braid.evidence.compare import configure, default_jobs, make_job, run_folder
+from braid.evidence.compare import common_start, configure, default_jobs, make_job, run_folder
 from braid.evidence.numbers import base_numbers, check_complete, run_numbers, wanted
 from braid.evidence.records import Record, make_record, records_folder
 from braid.evidence.verdict import Finding, judge, weakest, with_base
@@ -20,7 +20,6 @@ from braid.evidence.version import code_version
 from braid.evidence.workers import Job, Pool
 from braid.training.checkpoint import read_json, write_atomically, write_json
 from braid.training.configuration import Configuration
-from braid.training.models import initial_model
 from braid.training.progress import say
 from braid.training.run import Run, describe_environment, locked
 
@@ -89,7 +88,7 @@ def reproduce(
 def _prepare(claim: Claim, path: Path, jobs: int, show_progress: bool) -> tuple[str, dict[str, dict[str, Any]]]:
     """The common checkpoint, and the options that tuning chose for every arm."""
     first = _configuration(claim, next(iter(claim.arms.values())), claim.seeds[0], {})
-    start = initial_model(first.task, first.settings, path, show_progress=show_progress)
+    start = common_start(first, path, show_progress=show_progress)
     if claim.tuning is None:
         return start, {}
     if (path / TUNED).is_file():
