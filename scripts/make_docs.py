@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from braid.cli.catalogue import run_on_your_own
-from braid.evidence.claim import claim_names
+from braid.evidence.claim import claim_names, find_claim
 from braid.evidence.records import Record, read_record, records, records_folder
 from braid.evidence.report import effect_of, record_markdown
 from braid.methods.registry import Entry, catalogue, find_method
@@ -69,6 +69,7 @@ def _claim(slug: str) -> list[str]:
     record = read_record(slug)
     if record is None:
         return ["## Its claim", "", f"Not run yet: `braid reproduce {slug}`.", ""]
+    note = find_claim(slug).note
     return [
         f"## Its claim: {record['verdict']}",
         "",
@@ -79,7 +80,7 @@ def _claim(slug: str) -> list[str]:
         "",
         f"**What differs from the paper.** {record['setting']}",
         "",
-        *([record["note"], ""] if record["note"] else []),
+        *([f"**What was checked.** {note}", ""] if note else []),
         f"{len(record['seeds'])} seeds, {record['duration_s']} s on {record['hardware']['cores']} cores. "
         f"Again: `{record['command']}`.",
         "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from braid.data.examples import Example
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with Ctrl-C ignored
     patch = pytest.MonkeyPatch()
     patch.setenv("BRAID_CACHE", str(tmp_path_factory.getbasetemp() / "braid-cache"))
     patch.setenv("HF_HUB_OFFLINE", "1")

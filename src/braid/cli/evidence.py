@@ -114,6 +114,7 @@ def evidence_command(arguments: Sequence[str]) -> None:
 def print_record(record: Mapping[str, Any]) -> None:
     """Print what was found of a claim."""
     from braid.cli.output import console
+    from braid.evidence.claim import find_claim
     from braid.evidence.report import effect_of, record_tables
 
     print(f"\n{record['slug']}: {record['claim']}\n")
@@ -122,8 +123,9 @@ def print_record(record: Mapping[str, Any]) -> None:
     out = console()
     for table in record_tables(record):
         out.print(table)
-    if record["note"]:
-        print(record["note"])
+    note = find_claim(record["slug"]).note
+    if note:
+        print(f"{note}\n")
     seeds = f"{len(record['seeds'])} seeds, {record['duration_s']} s"
     if record["verdict"] is None:
         print(f"a quick run ({seeds}): it works, and says nothing")

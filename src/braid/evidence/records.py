@@ -104,6 +104,5 @@ def make_record(claim: Claim, **found: Any) -> Record:
         "comparisons": [finding_as_json(finding) for finding in findings],
         "seeds": list(claim.seeds),
         "setting": claim.setting,
-        "note": claim.note,
         **found,
     }
