@@ -110,6 +110,7 @@ class _Recorder:
         self.infos: list[Mapping[str, Any]] = []
 
     def run(self, act: Act, generator: np.random.Generator, seed: int | None, limit: int | None) -> Episode:
+        """One episode from a reset to its end, or to `limit` steps."""
         observation, info = self.world.reset(seed=seed)
         self._see(observation, info)
         actions: list[Array] = []

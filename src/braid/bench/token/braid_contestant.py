@@ -41,6 +41,7 @@ class BraidContestant:
         self.configuration = fixed | {name: options[name] for name in named}
 
     def prepare(self) -> None:
+        """Load the checkpoint and make the trainer."""
         settings = Settings(model=self.options["checkpoint"], **self.configuration)
         method = watched(find_method(self.options["method"]), self.seen)
         rows = make_rows(self.options)

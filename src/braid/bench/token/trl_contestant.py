@@ -67,6 +67,7 @@ class TrlContestant:
         self.configuration = common | ({} if self.imitates else self._grpo_arguments())
 
     def prepare(self) -> None:
+        """Load the checkpoint and make the trainer."""
         logging.disable_progress_bar()
         checkpoint = self.options["checkpoint"]
         given: dict[str, Any] = {
