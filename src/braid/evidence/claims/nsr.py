@@ -37,7 +37,7 @@ CLAIM = Claim(
         "The gain over the base in one try is reproduced, and entropy is ordered as in the paper (NSR above GRPO "
         "above PSR), but six seeds leave open how much more NSR solves within 64 tries. Checked: the exact tests "
         "of losses and advantages; the learning rate, to which NSR is the most sensitive (at 4e-4 it ends at 0.2 % "
-        "right, its mass on malformed text, while PSR and GRPO stand it); with one rate of 2e-4 for all arms the "
-        "difference was -0.008 and NSR wrote more illegal expressions than the base."
+        "right, while PSR and GRPO stand it); with one rate of 2e-4 for all arms the difference was -0.008 and NSR "
+        "wrote more illegal expressions than the base."
     ),
 )
