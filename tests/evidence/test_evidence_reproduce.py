@@ -162,6 +162,7 @@ def test_tuning_gives_every_arm_its_best_value_on_other_seeds(
     for module in (runner, record_files, claims):
         monkeypatch.setattr(module, "find_claim", lambda slug: found)
     record = reproduce(tmp_path)
+    assert {"pass@1", "copying/pass@1"} <= set(record["base"])  # tuning leaves the evaluation of the start alone
     tuning = record["tuning"]
     assert tuning["seeds"] == [100]
     assert set(tuning["scores"]["mine"]) == {"1e-09", "0.0001"}
@@ -189,6 +190,22 @@ def test_numbers_of_a_run(tmp_path: Path) -> None:
     run.write_result({"test": {"pass@1": 0.7}})
     found = run_numbers(run, ["pass@1", "area/pass@1", "lowest/pass@1", "train/entropy", "nothing"])
     assert found == pytest.approx({"pass@1": 0.7, "area/pass@1": 0.5, "lowest/pass@1": 0.2, "train/entropy": 4.0})
+
+
+def test_the_time_of_a_killed_call_counts(tmp_path: Path) -> None:
+    elapsed = tmp_path / runner.ELAPSED
+    assert runner._elapsed(tmp_path) == 0.0
+    elapsed.write_text('{"seconds": 5.0}')
+    assert runner._elapsed(tmp_path) == 5.0
+    elapsed.write_text('{"seconds": 5.0, "since": 1000.0}')
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").write_text("")
+    for file, when in ((elapsed, 1000.0), (tmp_path / "run" / "metrics.jsonl", 1030.0)):
+        os.utime(file, (when, when))
+    assert runner._elapsed(tmp_path) == 35.0
+    with runner._timed(tmp_path):
+        assert json.loads(elapsed.read_text())["seconds"] == 35.0
+    assert 35.0 <= json.loads(elapsed.read_text())["seconds"] < 36.0
 
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:

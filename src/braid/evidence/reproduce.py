@@ -70,7 +70,7 @@ def reproduce(
             planned = [
                 _job(claim, arm, seed, start, path, tuned.get(arm, {})) for arm in claim.arms for seed in claim.seeds
             ]
-            _run(claim, planned, path, jobs, show_progress)
+            _run(planned, path / BASE, jobs, show_progress)
         except KeyboardInterrupt:
             raise Interrupted(f"stopped; braid reproduce {slug} goes on where it was") from None
     numbers = {arm: _per_seed([run_numbers(Run(run), wanted(claim)) for run in found]) for arm, found in runs.items()}
@@ -106,7 +106,7 @@ def _prepare(claim: Claim, path: Path, jobs: int, show_progress: bool) -> tuple[
     }
     if show_progress:
         say(f"{claim.slug}: {tuning.option} of every arm is chosen first, on seeds {list(tuning.seeds)}")
-    _run(claim, [job for runs in tried.values() for job in runs], path, jobs, show_progress)
+    _run([job for runs in tried.values() for job in runs], None, jobs, show_progress)
     scores = {
         name: {
             f"{value:g}": statistics.mean(
@@ -144,8 +144,8 @@ def _job(claim: Claim, name: str, seed: int, start: str, path: Path, tuned: Mapp
     return make_job(f"{name} seed {seed}", configuration, start, folder, first=first, probes=dict(claim.probes))
 
 
-def _run(claim: Claim, planned: Sequence[Job], path: Path, jobs: int, show_progress: bool) -> None:
-    Pool([[job] for job in planned], path / BASE, jobs or default_jobs(planned[0].settings)).run(show_progress)
+def _run(planned: Sequence[Job], base: Path | None, jobs: int, show_progress: bool) -> None:
+    Pool([[job] for job in planned], base, jobs or default_jobs(planned[0].settings)).run(show_progress)
 
 
 def _per_seed(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
@@ -225,13 +225,21 @@ def _held(path: Path, show_progress: bool) -> Iterator[None]:
 
 @contextmanager
 def _timed(path: Path) -> Iterator[None]:
-    """Add the seconds inside to those of earlier calls."""
-    started, before = time.perf_counter(), _elapsed(path)
+    """Add the seconds inside to those of earlier calls, killed ones among them."""
+    before, started = _elapsed(path), time.time()
+    write_json(path / ELAPSED, {"seconds": before, "since": started})
     try:
         yield
     finally:
-        write_json(path / ELAPSED, {"seconds": before + time.perf_counter() - started})
+        write_json(path / ELAPSED, {"seconds": before + time.time() - started})
 
 
 def _elapsed(path: Path) -> float:
-    return float(read_json(path / ELAPSED)["seconds"]) if (path / ELAPSED).is_file() else 0.0
+    """Seconds of earlier calls; of one that was killed, those until it last wrote anything."""
+    if not (path / ELAPSED).is_file():
+        return 0.0
+    found = read_json(path / ELAPSED)
+    if "since" not in found:
+        return float(found["seconds"])
+    last = max(file.stat().st_mtime for file in path.rglob("*") if file.is_file())
+    return float(found["seconds"] + max(0.0, last - found["since"]))

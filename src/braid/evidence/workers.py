@@ -80,16 +80,21 @@ class Pool:
     Args:
         programs: the runs, in lists of those that one process runs as one program; most lists hold one. Runs that have
             a result are not run again.
-        base: file for the evaluation of the common start.
+        base: file for the evaluation of the common start; None does without.
         processes: programs at a time.
     """
 
-    def __init__(self, programs: list[list[Job]], base: Path, processes: int) -> None:
+    def __init__(self, programs: list[list[Job]], base: Path | None, processes: int) -> None:
         self.jobs, self.base = [job for jobs in programs for job in jobs], base
         unfinished = [[job for job in jobs if not job.finished] for jobs in programs]
         self.waiting = [jobs for jobs in unfinished if jobs]
-        tasks = len(self.waiting) + (not base.is_file())
+        tasks = len(self.waiting) + (not self.base_is_there)
         self.processes = max(1, min(processes, tasks))
+
+    @property
+    def base_is_there(self) -> bool:
+        """Whether the common start needs no evaluation any more."""
+        return self.base is None or self.base.is_file()
 
     def run(self, show_progress: bool) -> None:
         """Run what is not finished yet.
@@ -118,7 +123,7 @@ class Pool:
                         except TrainingDiverged as error:
                             diverged.append(error)
                     shares = [job.share_done for job in self.jobs]
-                    bar.update(sum(shares) + self.base.is_file(), f"{sum(s >= 1 for s in shares)} finished")
+                    bar.update(sum(shares) + self.base_is_there, f"{sum(s >= 1 for s in shares)} finished")
             except BaseException as error:
                 _stop(executor)
                 if isinstance(error, BrokenProcessPool):
@@ -132,7 +137,7 @@ class Pool:
     def _submit(self, executor: ProcessPoolExecutor) -> set[Future[None]]:
         pending: set[Future[None]] = set()
         with _without_main(self.jobs):
-            if not self.base.is_file():
+            if not self.base_is_there:
                 pending.add(executor.submit(_evaluate_base, self.jobs[0], str(self.base)))
             for jobs in self.waiting:
                 pending.add(executor.submit(_run_program, jobs))

@@ -38,7 +38,7 @@ CLAIM = Claim(
     setting=(
         "A model of 0.2 M parameters that has seen one to three operations in style A, trained on one to four, "
         "instead of a 7 B model on competition mathematics; 300 expert traces in style B; 16 prompts x 8 responses "
-        "for all arms; SFT before GRPO takes 35 of the 100 steps; the learning rate of every arm is the best of "
-        "three."
+        "for all arms; SFT before GRPO takes 35 of the 100 steps at the default learning rate; the learning rate "
+        "of every arm is the best of three."
     ),
 )
